@@ -1,0 +1,1 @@
+//! Ensembles, faults and independent measurements.
