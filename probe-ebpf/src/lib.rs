@@ -1,3 +1,16 @@
-//! The shared half: wire framing, in-flight window, histogram and the types that cross the kernel's edge.
+//! The shared half: what the kernel programs and user space must agree on, and the logic that runs in
+//! the kernel but is tested on the host.
+//!
+//! In: bytes of socket calls, TCP sequence numbers, instants. Out: packets, matched proposals, counts.
+//! Invariant: every function here is total; bad bytes become counted anomalies. Deliberately absent:
+//! clocks, maps, helpers (the kernel's side, `bin/probe`) and strings, files, decisions (the user's side).
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod arrivals;
+pub mod framer;
+pub mod histogram;
+pub mod link;
+pub mod window;
+pub mod zab;

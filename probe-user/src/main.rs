@@ -1,1 +1,5 @@
-fn main() { println!("x"); }
+//! `termite-probe`: per-follower proposal delay, measured in the kernel.
+
+mod model;
+
+fn main() {}

@@ -1,0 +1,285 @@
+//! Types that cross the kernel's edge: what user space hands to the programs ([`Offsets`], [`Config`])
+//! and what the ring buffer carries back ([`Record`]s). Map values live beside their logic
+//! ([`crate::link::Link`], [`crate::link::Rings`]).
+//!
+//! Invariant: fixed-width integers and byte arrays, explicit padding, sizes asserted at compile time, no
+//! payload byte. Deliberately absent: `bool`, `Option` and enums with data.
+
+/// How a link looks from its host: the value of [`crate::link::Identity::side`].
+pub mod side {
+    /// This host's process is the learner (follower or observer) and connected to the leader.
+    pub const LEARNER: u8 = 1;
+    /// This host's process is the leader and accepted a learner's connection.
+    pub const LEADER: u8 = 2;
+}
+
+/// What is on the wire of a link: the value of [`crate::link::Link::wire`].
+pub mod wire {
+    /// Not decided yet: no packet was recognised.
+    pub const UNKNOWN: u8 = 0;
+    /// Zab in clear.
+    pub const PLAIN: u8 = 1;
+    /// Zab in clear after a SASL exchange.
+    pub const SASL: u8 = 2;
+    /// TLS records: nothing inside can be seen.
+    pub const TLS: u8 = 3;
+}
+
+/// Byte offsets of the kernel fields that the programs read, resolved from the running kernel's BTF by
+/// user space and frozen into `.rodata` before the programs are loaded.
+///
+/// Each comment names the C field; the resolver in the user half carries the same list.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sock.__sk_common.skc_num`: local port, host order, u16.
+    pub skc_num: u32,
+    /// `sock.__sk_common.skc_dport`: remote port, network order, u16.
+    pub skc_dport: u32,
+    /// `sock.__sk_common.skc_family`: u16.
+    pub skc_family: u32,
+    /// `sock.__sk_common.skc_rcv_saddr`: local IPv4 address, network order.
+    pub skc_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_daddr`: remote IPv4 address, network order.
+    pub skc_daddr: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`: local IPv6 address.
+    pub skc_v6_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_v6_daddr`: remote IPv6 address.
+    pub skc_v6_daddr: u32,
+    /// `sock.__sk_common.skc_net.net`: pointer to the network namespace.
+    pub skc_net: u32,
+    /// `net.ns.inum`: the inode number that /proc/PID/ns/net shows.
+    pub net_inum: u32,
+    /// `tcp_sock.rcv_nxt`: next sequence number expected, u32.
+    pub tcp_rcv_nxt: u32,
+    /// `tcp_sock.copied_seq`: first byte not yet read by the application, u32.
+    pub tcp_copied_seq: u32,
+    /// `tcp_sock.write_seq`: end of the data handed over by the application, u32.
+    pub tcp_write_seq: u32,
+    /// `tcp_sock.snd_una`: first byte not yet acknowledged by the peer, u32.
+    pub tcp_snd_una: u32,
+    /// `tcp_sock.bytes_received`: stream bytes received in order, u64.
+    pub tcp_bytes_received: u32,
+    /// `tcp_sock.bytes_acked`: stream bytes acknowledged by the peer, u64.
+    pub tcp_bytes_acked: u32,
+    /// `pt_regs.orig_ax`: number of the system call in progress.
+    pub regs_orig_ax: u32,
+    /// `pt_regs.si`: second argument of the system call.
+    pub regs_si: u32,
+    /// `pt_regs.dx`: third argument of the system call.
+    pub regs_dx: u32,
+}
+
+/// What user space asks of the programs, frozen into `.rodata` before they are loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Proposals with a delay of at least this are emitted as records; `u64::MAX` for none.
+    pub slower_ns: u64,
+    /// A delay of at least this counts as a stall.
+    pub stall_ns: u64,
+    /// Heartbeats are emitted as records too.
+    pub heartbeats: u32,
+    /// Index of the return value among the arguments of `fexit/tcp_recvmsg`: 4 or 5, from BTF.
+    pub recvmsg_ret_arg: u32,
+    /// 1 when an arrival hook is attached; else `arrived` falls back to `read` and is marked inferred.
+    pub arrival_hook: u32,
+    /// 1 when a hook stamps the hand-over to TCP before the end of the call.
+    pub handed_hook: u32,
+}
+
+/// Where a socket's state is kept: the value of the socket storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketTag {
+    /// Index into the link maps, plus one; 0 while none is assigned.
+    pub slot_plus_one: u32,
+    /// 1 when there was no free slot for this socket: it stays unmeasured and was counted.
+    pub refused: u32,
+}
+
+/// What the kernel needs to know of a watched process: the value of the process map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Last completed fdatasync or fsync of any of its threads.
+    pub flush: Flush,
+    /// The port on which this server would listen as leader, 0 when unknown.
+    pub own_quorum_port: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// One fdatasync or fsync call of a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    /// Entry of the call, monotonic ns.
+    pub began_at: u64,
+    /// Its return, monotonic ns; 0 while it runs.
+    pub ended_at: u64,
+}
+
+/// Kinds of records; the index of their emitted and lost counters.
+pub mod kind {
+    /// [`super::ProposalRecord`].
+    pub const PROPOSAL: u32 = 0;
+    /// [`super::HeartbeatRecord`].
+    pub const HEARTBEAT: u32 = 1;
+    /// [`super::TransitionRecord`].
+    pub const TRANSITION: u32 = 2;
+    /// [`super::ThreadRecord`].
+    pub const THREAD: u32 = 3;
+    /// How many kinds there are.
+    pub const COUNT: usize = 4;
+    /// Their names in records and metrics.
+    pub const NAMES: [&str; COUNT] = ["proposal", "heartbeat", "transition", "thread"];
+}
+
+/// Flags of a [`ProposalRecord`].
+pub mod flag {
+    /// The arrival was not seen; `began_at` is the read (follower) and the delay is a lower bound.
+    pub const NO_ARRIVAL: u32 = 1;
+    /// The arrival ring was coarse at that point; `began_at` may be late by its quantum.
+    pub const COARSE: u32 = 2;
+    /// A flush that covers the proposal was seen.
+    pub const FLUSHED: u32 = 4;
+}
+
+/// One proposal at one vantage. All instants are monotonic ns; 0 is "not known".
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProposalRecord {
+    /// [`kind::PROPOSAL`].
+    pub kind: u32,
+    /// Slot of the link.
+    pub slot: u32,
+    /// Which use of the slot: [`crate::link::Identity::generation`].
+    pub generation: u32,
+    /// [`flag`]s.
+    pub flags: u32,
+    /// The proposal.
+    pub zxid: u64,
+    /// Follower: `arrived`. Leader: `sent`.
+    pub began_at: u64,
+    /// Follower: `acked`. Leader: `ack_arrived`.
+    pub ended_at: u64,
+    /// Follower: `read`. Leader: `ack_read`.
+    pub read_at: u64,
+    /// Follower: entry of the flush that covers it.
+    pub flush_began_at: u64,
+    /// Follower: `logged`.
+    pub flush_ended_at: u64,
+    /// Thread that sent the ACK (follower) or read it (leader).
+    pub tid: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// One PING and its answer, monotonic ns, as [`ProposalRecord`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeartbeatRecord {
+    /// [`kind::HEARTBEAT`].
+    pub kind: u32,
+    /// Slot of the link.
+    pub slot: u32,
+    /// Which use of the slot.
+    pub generation: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// Follower: PING arrived. Leader: PING sent.
+    pub began_at: u64,
+    /// Follower: answer handed to TCP. Leader: answer arrived.
+    pub ended_at: u64,
+}
+
+/// What happened to a link: values of [`TransitionRecord::change`].
+pub mod change {
+    /// A connection on a quorum port was met.
+    pub const OPENED: u32 = 0;
+    /// The learner was told UPTODATE: its proposals count from here.
+    pub const UPTODATE: u32 = 1;
+    /// Attached in mid-stream: an ACK met its proposal, counting begins.
+    pub const CONFIRMED: u32 = 2;
+    /// The framing was lost and is searched anew.
+    pub const RESYNC: u32 = 3;
+    /// The connection closed.
+    pub const CLOSED: u32 = 4;
+    /// The link is TLS.
+    pub const TLS: u32 = 5;
+    /// The learner introduced itself: its sid is known.
+    pub const SID: u32 = 6;
+    /// How many there are.
+    pub const COUNT: usize = 7;
+    /// Their names in records.
+    pub const NAMES: [&str; COUNT] = [
+        "opened",
+        "uptodate",
+        "confirmed",
+        "resync",
+        "closed",
+        "tls",
+        "sid",
+    ];
+}
+
+/// A change in the life of a link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransitionRecord {
+    /// [`kind::TRANSITION`].
+    pub kind: u32,
+    /// Slot of the link.
+    pub slot: u32,
+    /// Which use of the slot.
+    pub generation: u32,
+    /// One of [`change`].
+    pub change: u32,
+    /// When, monotonic ns.
+    pub at: u64,
+}
+
+/// A thread took a name that only Termite's threads have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadRecord {
+    /// [`kind::THREAD`].
+    pub kind: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// The new name, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// Global counters of the programs: indices of the counter map.
+pub mod counter {
+    /// First of [`super::kind::COUNT`] counters of emitted records.
+    pub const EMITTED: u32 = 0;
+    /// First of [`super::kind::COUNT`] counters of records that found the ring full.
+    pub const LOST: u32 = 4;
+    /// Sockets on a quorum port for which no slot was free.
+    pub const LINKS_REFUSED: u32 = 8;
+    /// Flushes that could not be remembered.
+    pub const FLUSHES_LOST: u32 = 9;
+    /// How many counters there are.
+    pub const COUNT: u32 = 16;
+}
+
+/// Process ids that can be watched: the largest `kernel.pid_max` of a 64-bit kernel
+/// (`PID_MAX_LIMIT`, include/linux/threads.h).
+pub const PID_LIMIT: u32 = 4 << 20;
+
+const _: () = {
+    assert!(size_of::<Offsets>() == 18 * 4);
+    assert!(size_of::<Config>() == 32);
+    assert!(size_of::<Process>() == 24);
+    assert!(size_of::<ProposalRecord>() == 72);
+    assert!(size_of::<HeartbeatRecord>() == 32);
+    assert!(size_of::<TransitionRecord>() == 24);
+    assert!(size_of::<ThreadRecord>() == 32);
+};

@@ -1,0 +1,508 @@
+//! The Zab framer: a state machine over the bytes of socket calls.
+//!
+//! In: for each call its first sequence number and its bytes, reached through [`CallBytes`] so that only
+//! heads are copied. Out: complete packets, one a turn. Invariants: any split of a stream into calls gives
+//! the same packets; a stream met in the middle yields nothing until two believable heads stood in a row
+//! exactly where the first said the second must be. Deliberately absent: payload (beyond the zxid twin of a
+//! TxnHeader and the sid of a LearnerInfo), clocks, and what packets mean ([`crate::link`]).
+
+use crate::zab::{self, Direction, Head, be32, be64, packet};
+
+/// Size of the copy buffer: twice the longest piece, so that masked offset plus masked length always fit.
+pub const BUFFER: usize = 128;
+const PIECE_MASK: u32 = 63;
+
+/// Access to the bytes of the call in progress.
+pub trait CallBytes {
+    /// Copies `len` bytes from `offset` of the call to `into[at..]`; false when they cannot be read.
+    fn copy(&self, offset: u32, into: &mut [u8; BUFFER], at: u32, len: u32) -> bool;
+}
+
+/// What the framer is in the middle of: values of [`Framer::phase`].
+mod phase {
+    pub(super) const HEAD: u8 = 0;
+    pub(super) const SAMPLE: u8 = 1;
+    pub(super) const DATA: u8 = 2;
+    pub(super) const AUTH_COUNT: u8 = 3;
+    pub(super) const AUTH_LENGTH: u8 = 4;
+    pub(super) const AUTH_TEXT: u8 = 5;
+    pub(super) const SNAPSHOT: u8 = 6;
+    pub(super) const OPAQUE: u8 = 7;
+}
+
+/// How sure the framing is: values of [`Framer::trust`].
+pub mod trust {
+    /// Looking for a head at the start of each call.
+    pub const HUNTING: u8 = 0;
+    /// One believable head was met; the next decides.
+    pub const TENTATIVE: u8 = 1;
+    /// Framing is known.
+    pub const LOCKED: u8 = 2;
+}
+
+/// What a turn of the framer found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Progress; take another turn.
+    More,
+    /// A packet is complete: see [`Framer::kind`], [`Framer::zxid`], [`Framer::end_seq`].
+    Packet,
+    /// The bytes of this chunk are used up.
+    Done,
+    /// The framing was lost: the rest of this call is dropped and the hunt begins.
+    Lost,
+    /// The stream is TLS; nothing more will come of it.
+    Tls,
+}
+
+/// State of one direction of a connection. All zero is a stream met in the middle.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Framer {
+    phase: u8,
+    /// One of [`trust`].
+    pub trust: u8,
+    /// One of [`crate::abi::wire`].
+    pub wire: u8,
+    silent: u8,
+    after_snapshot: u8,
+    tls_hints: u8,
+    started: u8,
+    drop_call: u8,
+    have: u32,
+    skip: u32,
+    auth_texts: u32,
+    signature: u32,
+    /// Epoch of the link once known, else 0: an extra check on heads.
+    pub epoch: u32,
+    /// Type of the packet in progress, or just completed.
+    pub kind: u32,
+    /// Its zxid.
+    pub zxid: u64,
+    /// Its sid, of FOLLOWERINFO and OBSERVERINFO.
+    pub sid: i64,
+    data_len: i32,
+    expected_seq: u32,
+    seq_known: u32,
+    chunk_seq: u32,
+    chunk_len: u32,
+    pos: u32,
+    /// 1 while a call is being framed: a second call on another CPU must not touch the state.
+    pub busy: u32,
+    direction: u32,
+    /// Address of the chunk in the caller's memory; only the kernel side uses it.
+    pub chunk_address: u64,
+    head: [u8; BUFFER],
+}
+
+/// End of a snapshot: `writeString("BenWasHere")` (ZooKeeper: server/quorum/LearnerHandler.java).
+const SIGNATURE: [u8; 16] = *b"\0\0\0\x0aBenWasHere\0\0";
+const SIGNATURE_BYTES: u32 = 14;
+const SCAN_BYTES: u32 = 32;
+/// TLS-like calls in mid-stream before the link is called TLS.
+const TLS_HINTS: u8 = 3;
+
+impl Framer {
+    /// A stream met in the middle.
+    pub const HUNTING: Self = Self {
+        phase: phase::HEAD,
+        trust: trust::HUNTING,
+        wire: 0,
+        silent: 0,
+        after_snapshot: 0,
+        tls_hints: 0,
+        started: 0,
+        drop_call: 0,
+        have: 0,
+        skip: 0,
+        auth_texts: 0,
+        signature: 0,
+        epoch: 0,
+        kind: 0,
+        zxid: 0,
+        sid: 0,
+        data_len: 0,
+        expected_seq: 0,
+        seq_known: 0,
+        chunk_seq: 0,
+        chunk_len: 0,
+        pos: 0,
+        busy: 0,
+        direction: 0,
+        chunk_address: 0,
+        head: [0; BUFFER],
+    };
+
+    /// Begins a call whose first byte has `start_seq`. `at_start` tells that this is the first byte of the
+    /// connection. Returns false when bytes were missed and the framing is lost with them.
+    #[inline(always)]
+    pub fn begin_call(&mut self, start_seq: u32, at_start: bool) -> bool {
+        let missed = self.seq_known == 1 && self.expected_seq != start_seq;
+        self.drop_call = 0;
+        self.seq_known = 1;
+        self.expected_seq = start_seq;
+        if self.phase == phase::OPAQUE {
+            return true;
+        }
+        let was_locked = self.trust == trust::LOCKED;
+        if missed {
+            self.trust = trust::HUNTING;
+        }
+        if at_start && self.started == 0 {
+            self.trust = trust::LOCKED;
+        }
+        self.started = 1;
+        if self.trust == trust::HUNTING {
+            self.restart();
+        }
+        !(missed && was_locked)
+    }
+
+    /// Begins the next contiguous part of the call.
+    #[inline(always)]
+    pub fn begin_chunk(&mut self, len: u32) {
+        self.chunk_seq = self.expected_seq;
+        self.chunk_len = len;
+        self.pos = 0;
+        self.expected_seq = self.expected_seq.wrapping_add(len);
+    }
+
+    /// Sequence number after the last byte of the packet just completed.
+    #[inline(always)]
+    #[must_use]
+    pub fn end_seq(&self) -> u32 {
+        self.chunk_seq.wrapping_add(self.pos)
+    }
+
+    /// Takes one step over the chunk.
+    #[inline(always)]
+    pub fn turn(&mut self, bytes: &impl CallBytes) -> Turn {
+        let left = self.chunk_len.wrapping_sub(self.pos);
+        if left == 0 || left > self.chunk_len || self.drop_call == 1 {
+            return Turn::Done;
+        }
+        match self.phase {
+            phase::HEAD => self.head_turn(bytes, left),
+            phase::SAMPLE => {
+                let wanted = if self.is_transaction() {
+                    zab::TXN_SAMPLE_BYTES
+                } else {
+                    zab::SID_SAMPLE_BYTES
+                };
+                if self.collect(bytes, left, wanted) {
+                    self.sample_done()
+                } else {
+                    Turn::More
+                }
+            }
+            phase::DATA | phase::AUTH_TEXT => self.skip_turn(left),
+            phase::AUTH_COUNT => {
+                if self.collect(bytes, left, 4) {
+                    let count = be32(&self.head, 0) as i32;
+                    self.auth_count_done(count)
+                } else {
+                    Turn::More
+                }
+            }
+            phase::AUTH_LENGTH => {
+                if self.collect(bytes, left, 4) {
+                    self.auth_length_done()
+                } else {
+                    Turn::More
+                }
+            }
+            phase::SNAPSHOT => self.scan_turn(bytes, left),
+            _ => {
+                self.pos = self.chunk_len;
+                Turn::Done
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn is_transaction(&self) -> bool {
+        self.kind == packet::PROPOSAL || self.kind == packet::INFORM
+    }
+
+    /// Gathers `wanted` bytes at the front of the buffer; true when they are all there.
+    #[inline(always)]
+    fn collect(&mut self, bytes: &impl CallBytes, left: u32, wanted: u32) -> bool {
+        let have = self.have & PIECE_MASK;
+        let missing = wanted.wrapping_sub(have) & PIECE_MASK;
+        let take = if missing < left { missing } else { left } & PIECE_MASK;
+        if !bytes.copy(self.pos, &mut self.head, have, take) {
+            // Unreadable bytes: leave the chunk; the next call sees the gap and hunts.
+            self.expected_seq = self.expected_seq.wrapping_sub(1);
+            self.drop_call = 1;
+            return false;
+        }
+        self.pos += take;
+        self.have = have + take;
+        if self.have >= wanted {
+            self.have = 0;
+            return true;
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn head_turn(&mut self, bytes: &impl CallBytes, left: u32) -> Turn {
+        // Most packets are twenty bytes, head and null authinfo: take them in one piece when they are here.
+        let short = self.have == 0 && left >= 20;
+        if !self.collect(bytes, left, if short { 20 } else { zab::HEAD_BYTES }) {
+            return Turn::More;
+        }
+        if short {
+            self.pos -= 4;
+        }
+        let turn = self.head_done();
+        if short && self.phase == phase::AUTH_COUNT && matches!(turn, Turn::More) {
+            self.pos += 4;
+            let count = be32(&self.head, 16) as i32;
+            return self.auth_count_done(count);
+        }
+        turn
+    }
+
+    #[inline(always)]
+    fn head_done(&mut self) -> Turn {
+        let head = Head::read(&self.head);
+        if head.kind == packet::SASL && be32(&self.head, 4) == packet::SASL_SECOND {
+            return self.sasl_head(head.data_len);
+        }
+        let locked = self.trust == trust::LOCKED;
+        if !head.is_believable(self.direction(), locked, self.epoch) {
+            return self.bad_head();
+        }
+        self.kind = head.kind;
+        self.zxid = head.zxid;
+        self.data_len = head.data_len;
+        if head.sample_bytes() > 0 {
+            self.phase = phase::SAMPLE;
+            return Turn::More;
+        }
+        self.head_believed(0)
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> Direction {
+        if self.direction == Direction::Down as u32 {
+            Direction::Down
+        } else {
+            Direction::Up
+        }
+    }
+
+    /// Sets which way this stream flows.
+    #[inline(always)]
+    pub fn set_direction(&mut self, direction: Direction) {
+        self.direction = direction as u32;
+    }
+
+    #[inline(always)]
+    fn sasl_head(&mut self, len: i32) -> Turn {
+        if len > 1 << 20 {
+            return self.bad_head();
+        }
+        self.kind = packet::SASL;
+        self.wire = crate::abi::wire::SASL;
+        self.skip = if len > 0 { len as u32 } else { 0 };
+        if self.skip == 0 {
+            return Turn::More; // the next head follows at once
+        }
+        self.phase = phase::DATA;
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn sample_done(&mut self) -> Turn {
+        if self.is_transaction() {
+            if be64(&self.head, 12) != self.zxid {
+                return self.bad_head();
+            }
+            return self.head_believed(zab::TXN_SAMPLE_BYTES);
+        }
+        self.sid = be64(&self.head, 0) as i64;
+        self.head_believed(zab::SID_SAMPLE_BYTES)
+    }
+
+    /// The head is believed; `sampled` bytes of the data are behind us.
+    #[inline(always)]
+    fn head_believed(&mut self, sampled: u32) -> Turn {
+        if self.after_snapshot == 1 {
+            if self.kind != packet::NEWLEADER {
+                return self.bad_head();
+            }
+            self.after_snapshot = 0;
+        }
+        self.silent = (self.trust == trust::HUNTING) as u8;
+        self.trust = if self.trust == trust::HUNTING {
+            trust::TENTATIVE
+        } else {
+            trust::LOCKED
+        };
+        if self.trust == trust::LOCKED && self.wire == crate::abi::wire::UNKNOWN {
+            self.wire = crate::abi::wire::PLAIN;
+        }
+        self.skip = if self.data_len > 0 {
+            (self.data_len as u32).wrapping_sub(sampled)
+        } else {
+            0
+        };
+        self.phase = if self.skip > 0 {
+            phase::DATA
+        } else {
+            phase::AUTH_COUNT
+        };
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn skip_turn(&mut self, left: u32) -> Turn {
+        let take = if self.skip < left { self.skip } else { left };
+        self.pos += take;
+        self.skip -= take;
+        if self.skip > 0 {
+            return Turn::More;
+        }
+        if self.phase == phase::AUTH_TEXT {
+            return self.auth_text_done();
+        }
+        self.phase = if self.kind == packet::SASL {
+            phase::HEAD
+        } else {
+            phase::AUTH_COUNT
+        };
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn auth_count_done(&mut self, count: i32) -> Turn {
+        if count == -1 || count == 0 {
+            return self.packet_done();
+        }
+        if self.kind != packet::REQUEST || count < 0 || count > zab::AUTH_LIMIT {
+            return self.bad_head();
+        }
+        self.auth_texts = count as u32 * 2;
+        self.phase = phase::AUTH_LENGTH;
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn auth_length_done(&mut self) -> Turn {
+        let len = be32(&self.head, 0) as i32;
+        if !(-1..=zab::AUTH_TEXT_LIMIT).contains(&len) {
+            return self.bad_head();
+        }
+        if len <= 0 {
+            return self.auth_text_done();
+        }
+        self.skip = len as u32;
+        self.phase = phase::AUTH_TEXT;
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn auth_text_done(&mut self) -> Turn {
+        self.auth_texts = self.auth_texts.wrapping_sub(1);
+        if self.auth_texts == 0 {
+            return self.packet_done();
+        }
+        self.phase = phase::AUTH_LENGTH;
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn packet_done(&mut self) -> Turn {
+        self.phase = phase::HEAD;
+        if self.kind == packet::SNAP {
+            self.phase = phase::SNAPSHOT;
+            self.signature = 0;
+        }
+        if self.silent == 1 {
+            Turn::More
+        } else {
+            Turn::Packet
+        }
+    }
+
+    #[inline(always)]
+    fn restart(&mut self) {
+        self.phase = phase::HEAD;
+        self.have = 0;
+        self.after_snapshot = 0;
+    }
+
+    /// What was taken for a packet is none.
+    #[inline(always)]
+    fn bad_head(&mut self) -> Turn {
+        if self.after_snapshot == 1 {
+            // The snapshot held the signature as data: read on.
+            self.after_snapshot = 0;
+            self.phase = phase::SNAPSHOT;
+            self.have = 0;
+            return Turn::More;
+        }
+        let tls = zab::looks_like_tls(&self.head) && self.phase == phase::HEAD;
+        let was = self.trust;
+        self.trust = trust::HUNTING;
+        self.drop_call = 1;
+        if tls && self.wire == crate::abi::wire::UNKNOWN {
+            self.tls_hints = self.tls_hints.saturating_add(1);
+            if was == trust::LOCKED || self.tls_hints >= TLS_HINTS {
+                self.phase = phase::OPAQUE;
+                self.wire = crate::abi::wire::TLS;
+                return Turn::Tls;
+            }
+        }
+        self.restart();
+        if was == trust::LOCKED {
+            Turn::Lost
+        } else {
+            Turn::Done
+        }
+    }
+
+    /// Looks for the signature that ends a snapshot.
+    #[inline(always)]
+    fn scan_turn(&mut self, bytes: &impl CallBytes, left: u32) -> Turn {
+        let take = if left < SCAN_BYTES { left } else { SCAN_BYTES };
+        if !bytes.copy(self.pos, &mut self.head, 0, take) {
+            self.expected_seq = self.expected_seq.wrapping_sub(1);
+            self.drop_call = 1;
+            return Turn::More;
+        }
+        let mut at = 0;
+        while at < SCAN_BYTES {
+            if at < take {
+                self.pos += 1;
+                self.signature = signature_step(self.signature, self.head[at as usize]);
+                if self.signature == SIGNATURE_BYTES {
+                    self.signature = 0;
+                    self.phase = phase::HEAD;
+                    self.after_snapshot = 1;
+                    return Turn::More;
+                }
+            }
+            at += 1;
+        }
+        Turn::More
+    }
+}
+
+/// One step of the automaton that recognises the signature: how many of its bytes stand here now.
+#[inline(always)]
+fn signature_step(matched: u32, byte: u8) -> u32 {
+    if byte == SIGNATURE[(matched & 15) as usize] {
+        return matched + 1;
+    }
+    match (byte, matched) {
+        (0, 3) => 3, // a fourth zero: the last three still match
+        (0, _) => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,453 @@
+//! A link: one connection between a learner and its leader, seen from one end.
+//!
+//! In: complete packets of both directions with the sequence number after their last byte, and the
+//! instants of the call. Out: an [`Effect`] to emit, and counts and histograms in the link itself.
+//! Invariants: `proposals = matched + expired + in flight`; `matched = delay.count + unmeasured`; each
+//! direction's state is written by that direction's call alone. Deliberately absent: who the peer is
+//! (user space decides), causes, clocks.
+
+use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
+use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
+use crate::framer::Framer;
+use crate::histogram::Histogram;
+use crate::window::{self, Entry, Taken, Window, mode};
+use crate::zab::packet;
+
+/// Who is connected with whom. Written once when the link is met.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The kernel's cookie of the socket.
+    pub cookie: u64,
+    /// When the link was met, monotonic ns.
+    pub opened_at: u64,
+    /// When its socket closed, monotonic ns; 0 while it lives.
+    pub closed_at: u64,
+    /// Process that owns this end.
+    pub tgid: u32,
+    /// Inode of the network namespace.
+    pub net_ns: u32,
+    /// Local address, IPv4 as v4-mapped IPv6.
+    pub local_addr: [u8; 16],
+    /// Remote address.
+    pub remote_addr: [u8; 16],
+    /// Local port.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
+    /// One of [`side`].
+    pub side: u8,
+    /// 1 when the connection was met at its first byte.
+    pub from_start: u8,
+    /// Explicit padding.
+    pub reserved: u16,
+    /// Counts the uses of the slot: odd while in use.
+    pub generation: u32,
+    /// Explicit padding.
+    pub reserved_2: u32,
+}
+
+/// Instants at which a send call handed its bytes to TCP.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// First turn of the copy loop, monotonic ns; 0 when no turn was seen.
+    pub first_at: u64,
+    /// Last turn.
+    pub last_at: u64,
+    /// Sequence number at which the last turn began.
+    pub last_seq: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// Counters of a link; each is written by one direction only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Live proposals seen.
+    pub proposals: u64,
+    /// Of them acknowledged.
+    pub matched: u64,
+    /// Of them never acknowledged here.
+    pub expired: u64,
+    /// Matched ones that add no delay: no arrival instant, or a clock that ran backwards.
+    pub unmeasured: u64,
+    /// Matched ones with a delay of at least the stall threshold.
+    pub stalls: u64,
+    /// Proposals replayed to a joining learner.
+    pub replayed: u64,
+    /// ACKs of replayed proposals.
+    pub replayed_acks: u64,
+    /// ACKs whose proposal was not seen.
+    pub unknown_acks: u64,
+    /// Proposals that were not the successor of the one before.
+    pub gaps: u64,
+    /// Times the framing was lost.
+    pub resyncs: u64,
+    /// Calls that could not be framed: their bytes were not readable, or two ran at once.
+    pub unframed_calls: u64,
+    /// PINGs.
+    pub pings: u64,
+    /// PINGs whose answer was seen.
+    pub pongs: u64,
+    /// COMMITs and INFORMs.
+    pub commits: u64,
+    /// REQUESTs.
+    pub requests: u64,
+    /// Snapshots that began.
+    pub snapshots: u64,
+}
+
+/// A connection's state: the value of the link map.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Link {
+    /// Who is connected with whom.
+    pub identity: Identity,
+    /// sid that the learner announced in FOLLOWERINFO or OBSERVERINFO.
+    pub announced_sid: i64,
+    /// 1 when `announced_sid` is set.
+    pub sid_known: u32,
+    /// 1 when the learner is an observer.
+    pub observer: u32,
+    /// One of [`crate::abi::wire`].
+    pub wire: u32,
+    /// Epoch of the leader, 0 while unknown.
+    pub epoch: u32,
+    /// Last PING of the leader, 0 when answered.
+    pub ping_at: u64,
+    /// When the next send call handed over.
+    pub handed: Handed,
+    /// Proposals in flight.
+    pub window: Window,
+    /// Deliveries to the socket.
+    pub arrivals: Arrivals,
+    /// Counters.
+    pub counts: Counts,
+    /// Sums of the stages receive, process, log, send, ns (learner's side).
+    pub stages_ns: [u64; 4],
+    /// Leader to learner.
+    pub down: Framer,
+    /// Learner to leader.
+    pub up: Framer,
+    /// Proposal delays.
+    pub delay: Histogram,
+    /// Heartbeat delays.
+    pub heartbeat: Histogram,
+}
+
+/// The large rings of a link, in a map of their own so that user space need not read them.
+#[repr(C)]
+pub struct Rings {
+    /// Proposals in flight.
+    pub window: window::Ring,
+    /// Deliveries.
+    pub arrivals: [Arrival; arrivals::CAPACITY as usize],
+}
+
+/// What is known about the call that carried a packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call {
+    /// Now: the end of the call, monotonic ns.
+    pub now: u64,
+    /// 1 when the bytes came in.
+    pub incoming: u32,
+    /// Thread that made the call.
+    pub tid: u32,
+    /// The flush before an outgoing call, zero when none is known.
+    pub flush: Flush,
+}
+
+/// What a packet asks the programs to emit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// A proposal's delay is known. Slot and generation are the caller's to fill in.
+    Proposal(ProposalRecord),
+    /// A heartbeat was answered.
+    Heartbeat {
+        /// PING arrived or sent.
+        began_at: u64,
+        /// Answer sent or arrived.
+        ended_at: u64,
+    },
+    /// One of [`change`].
+    Transition(u32),
+}
+
+impl Handed {
+    /// When the byte before `end_seq` was handed to TCP by the call that ends `now`.
+    #[inline(always)]
+    #[must_use]
+    pub fn at(&self, end_seq: u32, now: u64) -> u64 {
+        if self.first_at == 0 {
+            return now;
+        }
+        // The byte belongs to the last turn when it lies behind that turn's first.
+        if !seq_at_or_after(self.last_seq, end_seq) {
+            self.last_at
+        } else {
+            self.first_at
+        }
+    }
+
+    /// A turn of the copy loop began at `write_seq`.
+    #[inline(always)]
+    pub fn turn(&mut self, write_seq: u32, now: u64) {
+        if self.first_at == 0 {
+            self.first_at = now;
+        }
+        self.last_at = now;
+        self.last_seq = write_seq;
+    }
+}
+
+/// An instant with the flags that an [`Entry`] packs beside it.
+#[derive(Clone, Copy)]
+struct Stamp {
+    at: u64,
+    doubt: u64,
+}
+
+impl Link {
+    /// The framer of one direction.
+    #[inline(always)]
+    pub fn framer(&mut self, incoming: bool) -> &mut Framer {
+        if incoming == (self.identity.side == side::LEARNER) {
+            &mut self.down
+        } else {
+            &mut self.up
+        }
+    }
+
+    /// When did the last byte before `end_seq` arrive, or leave?
+    #[inline(always)]
+    fn stamp(&mut self, rings: &Rings, config: &Config, call: &Call, end_seq: u32) -> Stamp {
+        if call.incoming == 0 {
+            return Stamp {
+                at: self.handed.at(end_seq, call.now),
+                doubt: 0,
+            };
+        }
+        match self.arrivals.find(&rings.arrivals, end_seq) {
+            Some(a) => Stamp {
+                at: a.at,
+                doubt: if a.coarse == 1 { Entry::COARSE } else { 0 },
+            },
+            None if config.arrival_hook == 0 => Stamp {
+                at: call.now,
+                doubt: Entry::COARSE,
+            },
+            None => Stamp {
+                at: call.now,
+                doubt: Entry::NO_ARRIVAL,
+            },
+        }
+    }
+
+    /// A packet of `kind` in the direction of `call` is complete; `zxid` and `sid` are its.
+    #[inline(always)]
+    pub fn on_packet(
+        &mut self,
+        rings: &mut Rings,
+        config: &Config,
+        call: &Call,
+        (kind, zxid, sid, end_seq): (u32, u64, i64, u32),
+    ) -> Effect {
+        match kind {
+            packet::PROPOSAL => {
+                let stamp = self.stamp(rings, config, call, end_seq);
+                self.on_proposal(rings, call, zxid, stamp)
+            }
+            packet::ACK => {
+                let stamp = self.stamp(rings, config, call, end_seq);
+                self.on_ack(rings, config, call, zxid, stamp)
+            }
+            packet::PING => {
+                let stamp = self.stamp(rings, config, call, end_seq);
+                self.on_ping(call, stamp)
+            }
+            packet::COMMIT | packet::INFORM => {
+                self.counts.commits += 1;
+                Effect::None
+            }
+            packet::REQUEST => {
+                self.counts.requests += 1;
+                Effect::None
+            }
+            packet::LEADERINFO => {
+                self.epoch = (zxid >> 32) as u32;
+                self.window.mode = mode::JOINING;
+                Effect::None
+            }
+            packet::NEWLEADER => {
+                self.epoch = (zxid >> 32) as u32;
+                self.window.mode = mode::JOINING;
+                Effect::None
+            }
+            packet::SNAP => {
+                self.counts.snapshots += 1;
+                self.window.mode = mode::JOINING;
+                Effect::None
+            }
+            packet::UPTODATE => {
+                self.window.go_live(self.epoch);
+                self.up.epoch = self.epoch;
+                Effect::Transition(change::UPTODATE)
+            }
+            packet::FOLLOWERINFO | packet::OBSERVERINFO => {
+                self.announced_sid = sid;
+                self.observer = (kind == packet::OBSERVERINFO) as u32;
+                self.sid_known = 1;
+                Effect::Transition(change::SID)
+            }
+            _ => Effect::None,
+        }
+    }
+
+    #[inline(always)]
+    fn on_proposal(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+        let read_at = if call.incoming == 1 { call.now } else { 0 };
+        let entry = Entry {
+            began: (stamp.at & !3) | stamp.doubt,
+            read_at,
+        };
+        let pushed = self.window.push(&mut rings.window, zxid, entry);
+        self.counts.expired += pushed.expired as u64;
+        self.counts.gaps += pushed.gap as u64;
+        if pushed.live == 1 {
+            self.counts.proposals += 1;
+        } else {
+            self.counts.replayed += (self.window.mode == mode::JOINING) as u64;
+        }
+        Effect::None
+    }
+
+    #[inline(always)]
+    fn on_ack(&mut self, rings: &Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+        if zxid as u32 == 0 {
+            return Effect::None; // of NEWLEADER, not of a proposal
+        }
+        match self.window.take(&rings.window, zxid) {
+            Taken::Entry {
+                entry,
+                expired,
+                confirmed,
+            } => {
+                self.counts.expired += expired as u64;
+                self.counts.proposals += confirmed as u64;
+                self.counts.matched += 1;
+                if confirmed > 0 {
+                    self.up.epoch = (zxid >> 32) as u32;
+                    self.epoch = self.up.epoch;
+                }
+                self.measure(config, call, zxid, &entry, stamp)
+            }
+            Taken::Replayed => {
+                self.counts.replayed_acks += 1;
+                Effect::None
+            }
+            Taken::Overrun { expired } => {
+                self.counts.expired += expired as u64;
+                Effect::None
+            }
+            Taken::Unknown => {
+                self.counts.unknown_acks += 1;
+                Effect::None
+            }
+        }
+    }
+
+    /// Turns the instants of a matched proposal into a delay, stages and, if it is slow enough, a record.
+    #[inline(always)]
+    fn measure(&mut self, config: &Config, call: &Call, zxid: u64, entry: &Entry, end: Stamp) -> Effect {
+        let began_at = entry.began_at();
+        let doubt = entry.began | end.doubt;
+        if doubt & Entry::NO_ARRIVAL != 0 || end.at < began_at {
+            self.counts.unmeasured += 1;
+            return Effect::None;
+        }
+        let delay = end.at - began_at;
+        self.delay.add(delay);
+        self.counts.stalls += (delay >= config.stall_ns) as u64;
+        let mut record = ProposalRecord {
+            flags: if doubt & Entry::COARSE != 0 {
+                flag::COARSE
+            } else {
+                0
+            },
+            zxid,
+            began_at,
+            ended_at: end.at,
+            read_at: entry.read_at,
+            tid: call.tid,
+            ..ProposalRecord::default()
+        };
+        if call.incoming == 1 {
+            record.read_at = call.now;
+        } else {
+            self.add_stages(&mut record, &call.flush);
+        }
+        if delay >= config.slower_ns {
+            Effect::Proposal(record)
+        } else {
+            Effect::None
+        }
+    }
+
+    /// The four stages at the learner. They sum to the delay: each ends where the next begins, and an
+    /// instant out of order moves to its neighbour.
+    #[inline(always)]
+    fn add_stages(&mut self, record: &mut ProposalRecord, flush: &Flush) {
+        if record.read_at < record.began_at {
+            record.read_at = record.began_at;
+        }
+        if record.read_at > record.ended_at {
+            record.read_at = record.ended_at;
+        }
+        self.stages_ns[0] += record.read_at - record.began_at;
+        let covers = flush.began_at >= record.read_at
+            && flush.ended_at >= flush.began_at
+            && flush.ended_at <= record.ended_at;
+        if !covers {
+            self.stages_ns[1] += record.ended_at - record.read_at;
+            return;
+        }
+        record.flags |= flag::FLUSHED;
+        record.flush_began_at = flush.began_at;
+        record.flush_ended_at = flush.ended_at;
+        self.stages_ns[1] += flush.began_at - record.read_at;
+        self.stages_ns[2] += flush.ended_at - flush.began_at;
+        self.stages_ns[3] += record.ended_at - flush.ended_at;
+    }
+
+    #[inline(always)]
+    fn on_ping(&mut self, call: &Call, stamp: Stamp) -> Effect {
+        let from_leader = (call.incoming == 1) == (self.identity.side == side::LEARNER);
+        if from_leader {
+            self.counts.pings += 1;
+            self.ping_at = if stamp.doubt & Entry::NO_ARRIVAL != 0 {
+                0
+            } else {
+                stamp.at
+            };
+            return Effect::None;
+        }
+        let began_at = self.ping_at;
+        self.ping_at = 0;
+        if began_at == 0 || stamp.doubt & Entry::NO_ARRIVAL != 0 || stamp.at < began_at {
+            return Effect::None;
+        }
+        self.counts.pongs += 1;
+        self.heartbeat.add(stamp.at - began_at);
+        Effect::Heartbeat {
+            began_at,
+            ended_at: stamp.at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

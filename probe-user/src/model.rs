@@ -1,0 +1,104 @@
+//! What the probe knows at one moment, ready for any sink.
+//!
+//! In: nothing (plain data). Out: nothing. Invariant: counters only grow over the life of the probe, and
+//! `proposals = matched + expired + in_flight` holds for every follower. Deliberately absent: how it was
+//! measured and how it is shown.
+
+use probe_ebpf::abi::kind;
+use probe_ebpf::histogram::Histogram;
+use probe_ebpf::link::Counts;
+
+/// Where a delay was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Vantage {
+    /// On the follower's own node: exact.
+    Follower,
+    /// On the leader's node, one for each follower.
+    Leader,
+}
+
+impl Vantage {
+    /// Its name in records and labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// What tells followers apart. `sid` is `None` while unknown.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FollowerKey {
+    /// Name of the ensemble.
+    pub ensemble: String,
+    /// Where it was measured.
+    pub vantage: Vantage,
+    /// Server id of the follower.
+    pub sid: Option<i64>,
+}
+
+/// All that was measured of one follower from one vantage, over all its connections.
+#[derive(Clone, Debug)]
+pub struct FollowerReport {
+    /// Who.
+    pub key: FollowerKey,
+    /// Server id of its leader, when known.
+    pub leader_sid: Option<i64>,
+    /// Local process that was watched last.
+    pub pid: u32,
+    /// It is an observer: it is told of transactions and never acknowledges.
+    pub observer: bool,
+    /// What is on the wire: `plain`, `sasl`, `tls` or `unknown`.
+    pub wire: &'static str,
+    /// Connections at this moment.
+    pub connections: u64,
+    /// Counters.
+    pub counts: Counts,
+    /// Live proposals that wait for their ACK at this moment.
+    pub in_flight: u64,
+    /// Sums of the stages receive, process, log, send in ns; all zero at the leader's vantage.
+    pub stages_ns: [u64; 4],
+    /// Proposal delays.
+    pub delay: Box<Histogram>,
+    /// Heartbeat delays.
+    pub heartbeat: Box<Histogram>,
+}
+
+/// State of one job of the kernel side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReport {
+    /// The job: `receive`, `send`, `handed`, `arrival`, `close`, `thread`, `flush`.
+    pub hook: &'static str,
+    /// The variant in use, or the last one tried.
+    pub variant: &'static str,
+    /// `attached`, `absent` or `failed`.
+    pub state: &'static str,
+    /// Why this variant, or why none.
+    pub reason: String,
+}
+
+/// What the probe knows about itself.
+#[derive(Clone, Debug, Default)]
+pub struct ProbeReport {
+    /// One for each job.
+    pub hooks: Vec<HookReport>,
+    /// Records submitted by the kernel side, by [`kind`].
+    pub emitted: [u64; kind::COUNT],
+    /// Records that found the ring full, by [`kind`].
+    pub lost: [u64; kind::COUNT],
+    /// Connections that were not measured because all link slots were in use.
+    pub links_refused: u64,
+    /// Termite processes watched now.
+    pub servers: u64,
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// One for each follower and vantage, sorted by key.
+    pub followers: Vec<FollowerReport>,
+    /// About the probe itself.
+    pub probe: ProbeReport,
+}
