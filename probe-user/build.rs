@@ -9,11 +9,7 @@ fn main() -> anyhow::Result<()> {
     unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "1") };
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf");
     aya_build::build_ebpf(
-        [aya_build::Package {
-            name: "probe-ebpf",
-            root_dir: root,
-            ..Default::default()
-        }],
+        [aya_build::Package { name: "probe-ebpf", root_dir: root, ..Default::default() }],
         aya_build::Toolchain::Custom("stable"),
     )
     .context("cannot build the kernel half: `cargo xtask setup` installs rust-src and bpf-linker")

@@ -93,9 +93,9 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketTag {
     /// Index into the link maps, plus one; 0 while none is assigned.
-    pub slot_plus_one: u32,
+    pub slot_plus_one: u64,
     /// 1 when there was no free slot for this socket: it stays unmeasured and was counted.
-    pub refused: u32,
+    pub refused: u64,
 }
 
 /// What the kernel needs to know of a watched process: the value of the process map.
@@ -213,15 +213,7 @@ pub mod change {
     /// How many there are.
     pub const COUNT: usize = 7;
     /// Their names in records.
-    pub const NAMES: [&str; COUNT] = [
-        "opened",
-        "uptodate",
-        "confirmed",
-        "resync",
-        "closed",
-        "tls",
-        "sid",
-    ];
+    pub const NAMES: [&str; COUNT] = ["opened", "uptodate", "confirmed", "resync", "closed", "tls", "sid"];
 }
 
 /// A change in the life of a link.

@@ -72,6 +72,7 @@ pub struct Framer {
     have: u32,
     skip: u32,
     auth_texts: u32,
+    complete: u32,
     signature: u32,
     /// Epoch of the link once known, else 0: an extra check on heads.
     pub epoch: u32,
@@ -87,9 +88,9 @@ pub struct Framer {
     chunk_seq: u32,
     chunk_len: u32,
     pos: u32,
-    /// 1 while a call is being framed: a second call on another CPU must not touch the state.
-    pub busy: u32,
     direction: u32,
+    /// 1 while a call is being framed: a second call on another CPU must not touch the state.
+    pub busy: u64,
     /// Address of the chunk in the caller's memory; only the kernel side uses it.
     pub chunk_address: u64,
     head: [u8; BUFFER],
@@ -98,7 +99,8 @@ pub struct Framer {
 /// End of a snapshot: `writeString("BenWasHere")` (ZooKeeper: server/quorum/LearnerHandler.java).
 const SIGNATURE: [u8; 16] = *b"\0\0\0\x0aBenWasHere\0\0";
 const SIGNATURE_BYTES: u32 = 14;
-const SCAN_BYTES: u32 = 32;
+/// Bytes scanned in a turn: each doubles nothing but lengthens what the verifier walks.
+const SCAN_BYTES: u32 = 8;
 /// TLS-like calls in mid-stream before the link is called TLS.
 const TLS_HINTS: u8 = 3;
 
@@ -116,6 +118,7 @@ impl Framer {
         have: 0,
         skip: 0,
         auth_texts: 0,
+        complete: 0,
         signature: 0,
         epoch: 0,
         kind: 0,
@@ -127,8 +130,8 @@ impl Framer {
         chunk_seq: 0,
         chunk_len: 0,
         pos: 0,
-        busy: 0,
         direction: 0,
+        busy: 0,
         chunk_address: 0,
         head: [0; BUFFER],
     };
@@ -141,6 +144,8 @@ impl Framer {
         self.drop_call = 0;
         self.seq_known = 1;
         self.expected_seq = start_seq;
+        self.chunk_len = 0;
+        self.pos = 0;
         if self.phase == phase::OPAQUE {
             return true;
         }
@@ -177,6 +182,12 @@ impl Framer {
     /// Takes one step over the chunk.
     #[inline(always)]
     pub fn turn(&mut self, bytes: &impl CallBytes) -> Turn {
+        // A complete packet is handed out in a turn of its own: the verifier then walks the many ways to
+        // complete one and the handling of it one after the other instead of multiplied.
+        if self.complete == 1 {
+            self.complete = 0;
+            return Turn::Packet;
+        }
         let left = self.chunk_len.wrapping_sub(self.pos);
         if left == 0 || left > self.chunk_len || self.drop_call == 1 {
             return Turn::Done;
@@ -184,16 +195,9 @@ impl Framer {
         match self.phase {
             phase::HEAD => self.head_turn(bytes, left),
             phase::SAMPLE => {
-                let wanted = if self.is_transaction() {
-                    zab::TXN_SAMPLE_BYTES
-                } else {
-                    zab::SID_SAMPLE_BYTES
-                };
-                if self.collect(bytes, left, wanted) {
-                    self.sample_done()
-                } else {
-                    Turn::More
-                }
+                let wanted =
+                    if self.is_transaction() { zab::TXN_SAMPLE_BYTES } else { zab::SID_SAMPLE_BYTES };
+                if self.collect(bytes, left, wanted) { self.sample_done() } else { Turn::More }
             }
             phase::DATA | phase::AUTH_TEXT => self.skip_turn(left),
             phase::AUTH_COUNT => {
@@ -286,11 +290,7 @@ impl Framer {
 
     #[inline(always)]
     fn direction(&self) -> Direction {
-        if self.direction == Direction::Down as u32 {
-            Direction::Down
-        } else {
-            Direction::Up
-        }
+        if self.direction == Direction::Down as u32 { Direction::Down } else { Direction::Up }
     }
 
     /// Sets which way this stream flows.
@@ -336,24 +336,12 @@ impl Framer {
             self.after_snapshot = 0;
         }
         self.silent = (self.trust == trust::HUNTING) as u8;
-        self.trust = if self.trust == trust::HUNTING {
-            trust::TENTATIVE
-        } else {
-            trust::LOCKED
-        };
+        self.trust = if self.trust == trust::HUNTING { trust::TENTATIVE } else { trust::LOCKED };
         if self.trust == trust::LOCKED && self.wire == crate::abi::wire::UNKNOWN {
             self.wire = crate::abi::wire::PLAIN;
         }
-        self.skip = if self.data_len > 0 {
-            (self.data_len as u32).wrapping_sub(sampled)
-        } else {
-            0
-        };
-        self.phase = if self.skip > 0 {
-            phase::DATA
-        } else {
-            phase::AUTH_COUNT
-        };
+        self.skip = if self.data_len > 0 { (self.data_len as u32).wrapping_sub(sampled) } else { 0 };
+        self.phase = if self.skip > 0 { phase::DATA } else { phase::AUTH_COUNT };
         Turn::More
     }
 
@@ -368,11 +356,7 @@ impl Framer {
         if self.phase == phase::AUTH_TEXT {
             return self.auth_text_done();
         }
-        self.phase = if self.kind == packet::SASL {
-            phase::HEAD
-        } else {
-            phase::AUTH_COUNT
-        };
+        self.phase = if self.kind == packet::SASL { phase::HEAD } else { phase::AUTH_COUNT };
         Turn::More
     }
 
@@ -420,11 +404,8 @@ impl Framer {
             self.phase = phase::SNAPSHOT;
             self.signature = 0;
         }
-        if self.silent == 1 {
-            Turn::More
-        } else {
-            Turn::Packet
-        }
+        self.complete = (self.silent == 0) as u32;
+        Turn::More
     }
 
     #[inline(always)]
@@ -457,11 +438,7 @@ impl Framer {
             }
         }
         self.restart();
-        if was == trust::LOCKED {
-            Turn::Lost
-        } else {
-            Turn::Done
-        }
+        if was == trust::LOCKED { Turn::Lost } else { Turn::Done }
     }
 
     /// Looks for the signature that ends a snapshot.

@@ -4,6 +4,8 @@
 //! log-linear buckets, 16 to an octave, for quantiles (a quantile is off by at most 1/32 of its value).
 //! Invariant: the buckets of each resolution sum to `count`. Deliberately absent: floating point.
 
+use core::hint::black_box;
+
 /// Upper bounds (inclusive) of the decimal buckets in ns; a last bucket takes the rest.
 pub const BOUNDS_NS: [u64; 15] = [
     250_000,
@@ -54,14 +56,16 @@ pub struct Histogram {
 #[inline(always)]
 #[must_use]
 pub fn decimal_index(ns: u64) -> usize {
-    // Branch-free and unrolled: cheap in the kernel, and nothing for the verifier to fork on.
+    // Without branches: the verifier would fork on each. The sign of `bound - ns` tells which is larger,
+    // and `black_box` keeps the compiler from making a branch of it.
+    let ns = ns & (u64::MAX >> 1);
     let mut index = 0;
     let mut i = 0;
     while i < BOUNDS_NS.len() {
-        index += (ns > BOUNDS_NS[i]) as usize;
+        index += black_box(BOUNDS_NS[i].wrapping_sub(ns) >> 63);
         i += 1;
     }
-    index
+    index as usize
 }
 
 /// Index of the log-linear bucket of `ns`.
@@ -79,17 +83,16 @@ pub fn fine_index(ns: u64) -> usize {
     (((bit - SUB_BITS + 1) as u64 * SUB + sub) as usize) & (FINE_SLOTS - 1)
 }
 
-/// Position of the highest set bit. BPF has no instruction for it, and LLVM's expansion of
-/// `leading_zeros` needs a table or a multiplication; six compares are as good.
+/// Position of the highest set bit of a value below 2^63. BPF has no instruction for it; without branches,
+/// as above.
 #[inline(always)]
 fn top_bit(mut value: u64) -> u32 {
     let mut bit = 0;
     let mut width = 32;
     while width > 0 {
-        if value >> width != 0 {
-            value >>= width;
-            bit += width;
-        }
+        let shift = black_box(((1_u64 << width) - 1).wrapping_sub(value) >> 63) as u32 * width;
+        value >>= shift;
+        bit += shift;
         width /= 2;
     }
     bit
@@ -109,14 +112,8 @@ pub fn fine_range(index: usize) -> (u64, u64) {
 
 impl Histogram {
     /// An empty histogram.
-    pub const EMPTY: Self = Self {
-        count: 0,
-        sum_ns: 0,
-        max_ns: 0,
-        reserved: 0,
-        decimal: [0; 16],
-        fine: [0; FINE_SLOTS],
-    };
+    pub const EMPTY: Self =
+        Self { count: 0, sum_ns: 0, max_ns: 0, reserved: 0, decimal: [0; 16], fine: [0; FINE_SLOTS] };
 
     /// Adds one sample.
     #[inline(always)]
@@ -190,6 +187,7 @@ mod tests {
         }
         assert_eq!(next, 1 << TOP_BIT);
         assert_eq!(fine_index(u64::MAX), FINE - 1);
+        assert_eq!(decimal_index(u64::MAX), BOUNDS_NS.len());
     }
 
     proptest! {

@@ -186,11 +186,7 @@ impl Handed {
             return now;
         }
         // The byte belongs to the last turn when it lies behind that turn's first.
-        if !seq_at_or_after(self.last_seq, end_seq) {
-            self.last_at
-        } else {
-            self.first_at
-        }
+        if !seq_at_or_after(self.last_seq, end_seq) { self.last_at } else { self.first_at }
     }
 
     /// A turn of the copy loop began at `write_seq`.
@@ -215,35 +211,19 @@ impl Link {
     /// The framer of one direction.
     #[inline(always)]
     pub fn framer(&mut self, incoming: bool) -> &mut Framer {
-        if incoming == (self.identity.side == side::LEARNER) {
-            &mut self.down
-        } else {
-            &mut self.up
-        }
+        if incoming == (self.identity.side == side::LEARNER) { &mut self.down } else { &mut self.up }
     }
 
     /// When did the last byte before `end_seq` arrive, or leave?
     #[inline(always)]
     fn stamp(&mut self, rings: &Rings, config: &Config, call: &Call, end_seq: u32) -> Stamp {
         if call.incoming == 0 {
-            return Stamp {
-                at: self.handed.at(end_seq, call.now),
-                doubt: 0,
-            };
+            return Stamp { at: self.handed.at(end_seq, call.now), doubt: 0 };
         }
         match self.arrivals.find(&rings.arrivals, end_seq) {
-            Some(a) => Stamp {
-                at: a.at,
-                doubt: if a.coarse == 1 { Entry::COARSE } else { 0 },
-            },
-            None if config.arrival_hook == 0 => Stamp {
-                at: call.now,
-                doubt: Entry::COARSE,
-            },
-            None => Stamp {
-                at: call.now,
-                doubt: Entry::NO_ARRIVAL,
-            },
+            Some(a) => Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 } },
+            None if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE },
+            None => Stamp { at: call.now, doubt: Entry::NO_ARRIVAL },
         }
     }
 
@@ -256,19 +236,15 @@ impl Link {
         call: &Call,
         (kind, zxid, sid, end_seq): (u32, u64, i64, u32),
     ) -> Effect {
+        if kind == packet::PROPOSAL || kind == packet::ACK || kind == packet::PING {
+            let stamp = self.stamp(rings, config, call, end_seq);
+            return match kind {
+                packet::PROPOSAL => self.on_proposal(rings, call, zxid, stamp),
+                packet::ACK => self.on_ack(rings, config, call, zxid, stamp),
+                _ => self.on_ping(call, stamp),
+            };
+        }
         match kind {
-            packet::PROPOSAL => {
-                let stamp = self.stamp(rings, config, call, end_seq);
-                self.on_proposal(rings, call, zxid, stamp)
-            }
-            packet::ACK => {
-                let stamp = self.stamp(rings, config, call, end_seq);
-                self.on_ack(rings, config, call, zxid, stamp)
-            }
-            packet::PING => {
-                let stamp = self.stamp(rings, config, call, end_seq);
-                self.on_ping(call, stamp)
-            }
             packet::COMMIT | packet::INFORM => {
                 self.counts.commits += 1;
                 Effect::None
@@ -310,10 +286,7 @@ impl Link {
     #[inline(always)]
     fn on_proposal(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
         let read_at = if call.incoming == 1 { call.now } else { 0 };
-        let entry = Entry {
-            began: (stamp.at & !3) | stamp.doubt,
-            read_at,
-        };
+        let entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at };
         let pushed = self.window.push(&mut rings.window, zxid, entry);
         self.counts.expired += pushed.expired as u64;
         self.counts.gaps += pushed.gap as u64;
@@ -330,12 +303,12 @@ impl Link {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
+        if self.window.mode == mode::UNCONFIRMED && stamp.doubt & Entry::NO_ARRIVAL != 0 {
+            self.counts.unknown_acks += 1; // it was on its way when the probe came
+            return Effect::None;
+        }
         match self.window.take(&rings.window, zxid) {
-            Taken::Entry {
-                entry,
-                expired,
-                confirmed,
-            } => {
+            Taken::Entry { entry, expired, confirmed } => {
                 self.counts.expired += expired as u64;
                 self.counts.proposals += confirmed as u64;
                 self.counts.matched += 1;
@@ -373,11 +346,7 @@ impl Link {
         self.delay.add(delay);
         self.counts.stalls += (delay >= config.stall_ns) as u64;
         let mut record = ProposalRecord {
-            flags: if doubt & Entry::COARSE != 0 {
-                flag::COARSE
-            } else {
-                0
-            },
+            flags: if doubt & Entry::COARSE != 0 { flag::COARSE } else { 0 },
             zxid,
             began_at,
             ended_at: end.at,
@@ -390,11 +359,7 @@ impl Link {
         } else {
             self.add_stages(&mut record, &call.flush);
         }
-        if delay >= config.slower_ns {
-            Effect::Proposal(record)
-        } else {
-            Effect::None
-        }
+        if delay >= config.slower_ns { Effect::Proposal(record) } else { Effect::None }
     }
 
     /// The four stages at the learner. They sum to the delay: each ends where the next begins, and an
@@ -428,11 +393,7 @@ impl Link {
         let from_leader = (call.incoming == 1) == (self.identity.side == side::LEARNER);
         if from_leader {
             self.counts.pings += 1;
-            self.ping_at = if stamp.doubt & Entry::NO_ARRIVAL != 0 {
-                0
-            } else {
-                stamp.at
-            };
+            self.ping_at = if stamp.doubt & Entry::NO_ARRIVAL != 0 { 0 } else { stamp.at };
             return Effect::None;
         }
         let began_at = self.ping_at;
@@ -442,10 +403,7 @@ impl Link {
         }
         self.counts.pongs += 1;
         self.heartbeat.add(stamp.at - began_at);
-        Effect::Heartbeat {
-            began_at,
-            ended_at: stamp.at,
-        }
+        Effect::Heartbeat { began_at, ended_at: stamp.at }
     }
 }
 

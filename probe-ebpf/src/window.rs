@@ -118,16 +118,8 @@ impl Window {
             return 0;
         }
         let (epoch, from) = parts(self.live_from);
-        let low = if epoch == self.epoch && from > self.low {
-            from
-        } else {
-            self.low
-        };
-        if epoch > self.epoch {
-            0
-        } else {
-            end.saturating_sub(low)
-        }
+        let low = if epoch == self.epoch && from > self.low { from } else { self.low };
+        if epoch > self.epoch { 0 } else { end.saturating_sub(low) }
     }
 
     /// A proposal enters.
@@ -163,6 +155,9 @@ impl Window {
         }
         let mut confirmed = 0;
         if self.mode == mode::UNCONFIRMED {
+            if ring[(counter & MASK) as usize].began & Entry::NO_ARRIVAL != 0 {
+                return Taken::Unknown; // it was on its way when the probe came
+            }
             self.mode = mode::LIVE;
             self.live_from = zxid;
             confirmed = self.high.wrapping_sub(counter);
@@ -173,11 +168,7 @@ impl Window {
         if overrun {
             return Taken::Overrun { expired: expired + 1 };
         }
-        Taken::Entry {
-            entry: ring[(counter & MASK) as usize],
-            expired,
-            confirmed,
-        }
+        Taken::Entry { entry: ring[(counter & MASK) as usize], expired, confirmed }
     }
 
     /// The learner was told UPTODATE: what comes now counts.
@@ -202,17 +193,11 @@ mod tests {
     use std::boxed::Box;
 
     fn ring() -> Box<Ring> {
-        std::vec![Entry::default(); CAPACITY as usize]
-            .into_boxed_slice()
-            .try_into()
-            .unwrap()
+        std::vec![Entry::default(); CAPACITY as usize].into_boxed_slice().try_into().unwrap()
     }
 
     fn live(epoch: u32) -> Window {
-        let mut w = Window {
-            mode: mode::JOINING,
-            ..Window::default()
-        };
+        let mut w = Window { mode: mode::JOINING, ..Window::default() };
         w.go_live(epoch);
         w
     }
@@ -225,31 +210,10 @@ mod tests {
     fn acks_close_their_proposals_in_order() {
         let (mut r, mut w) = (ring(), live(1));
         for c in 1..=3 {
-            let pushed = w.push(
-                &mut r,
-                zxid(c),
-                Entry {
-                    began: u64::from(c) * 8,
-                    read_at: 0,
-                },
-            );
-            assert_eq!(
-                pushed,
-                Pushed {
-                    expired: 0,
-                    gap: 0,
-                    live: 1
-                }
-            );
+            let pushed = w.push(&mut r, zxid(c), Entry { began: u64::from(c) * 8, read_at: 0 });
+            assert_eq!(pushed, Pushed { expired: 0, gap: 0, live: 1 });
         }
-        let Taken::Entry {
-            entry,
-            expired,
-            confirmed,
-        } = w.take(&r, zxid(1))
-        else {
-            panic!()
-        };
+        let Taken::Entry { entry, expired, confirmed } = w.take(&r, zxid(1)) else { panic!() };
         assert_eq!((entry.began_at(), expired, confirmed), (8, 0, 0));
         assert!(matches!(w.take(&r, zxid(3)), Taken::Entry { expired: 1, .. }));
         assert_eq!(w.take(&r, zxid(3)), Taken::Unknown);
@@ -258,13 +222,7 @@ mod tests {
 
     #[test]
     fn replayed_proposals_do_not_count() {
-        let (mut r, mut w) = (
-            ring(),
-            Window {
-                mode: mode::JOINING,
-                ..Window::default()
-            },
-        );
+        let (mut r, mut w) = (ring(), Window { mode: mode::JOINING, ..Window::default() });
         w.push(&mut r, zxid(7), Entry::default());
         w.push(&mut r, zxid(8), Entry::default());
         w.go_live(1);
@@ -277,24 +235,11 @@ mod tests {
 
     #[test]
     fn replay_of_an_older_epoch_leaves_the_new_one_whole() {
-        let (mut r, mut w) = (
-            ring(),
-            Window {
-                mode: mode::JOINING,
-                ..Window::default()
-            },
-        );
+        let (mut r, mut w) = (ring(), Window { mode: mode::JOINING, ..Window::default() });
         w.push(&mut r, zxid(900), Entry::default());
         w.go_live(2);
         let pushed = w.push(&mut r, (2 << 32) | 1, Entry::default());
-        assert_eq!(
-            pushed,
-            Pushed {
-                expired: 0,
-                gap: 0,
-                live: 1
-            }
-        );
+        assert_eq!(pushed, Pushed { expired: 0, gap: 0, live: 1 });
         assert_eq!(w.take(&r, zxid(900)), Taken::Replayed);
         assert_eq!(w.in_flight(), 1);
     }
@@ -305,14 +250,7 @@ mod tests {
         assert_eq!(w.push(&mut r, zxid(50), Entry::default()).live, 0);
         w.push(&mut r, zxid(51), Entry::default());
         assert_eq!(w.take(&r, zxid(49)), Taken::Unknown);
-        assert!(matches!(
-            w.take(&r, zxid(50)),
-            Taken::Entry {
-                expired: 0,
-                confirmed: 2,
-                ..
-            }
-        ));
+        assert!(matches!(w.take(&r, zxid(50)), Taken::Entry { expired: 0, confirmed: 2, .. }));
         assert_eq!(w.in_flight(), 1);
     }
 

@@ -120,11 +120,7 @@ impl Head {
     #[inline(always)]
     #[must_use]
     pub fn read<const N: usize>(bytes: &[u8; N]) -> Self {
-        Self {
-            kind: be32(bytes, 0),
-            zxid: be64(bytes, 4),
-            data_len: be32(bytes, 12) as i32,
-        }
+        Self { kind: be32(bytes, 0), zxid: be64(bytes, 4), data_len: be32(bytes, 12) as i32 }
     }
 
     /// May a packet in `direction` have this head? `locked` tells whether the framing is certain, which
@@ -132,11 +128,7 @@ impl Head {
     #[inline(always)]
     #[must_use]
     pub fn is_believable(&self, direction: Direction, locked: bool, epoch: u32) -> bool {
-        let limit = if locked {
-            LOCKED_DATA_LIMIT
-        } else {
-            HUNTING_DATA_LIMIT
-        };
+        let limit = if locked { LOCKED_DATA_LIMIT } else { HUNTING_DATA_LIMIT };
         if self.data_len < -1 || self.data_len > limit {
             return false;
         }
@@ -195,10 +187,6 @@ fn is_sent_in(kind: u32, direction: Direction) -> bool {
         | 1 << packet::FOLLOWERINFO
         | 1 << packet::OBSERVERINFO
         | 1 << packet::ACKEPOCH;
-    let allowed = if direction as u8 == Direction::Down as u8 {
-        DOWN
-    } else {
-        UP
-    };
+    let allowed = if direction as u8 == Direction::Down as u8 { DOWN } else { UP };
     kind < 32 && (allowed >> (kind & 31)) & 1 == 1
 }

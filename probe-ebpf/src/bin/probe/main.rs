@@ -1,5 +1,26 @@
-//! Kernel programs.
+//! Kernel programs: hooks that filter, read, call the shared logic, and emit.
+//!
+//! In: tracepoints and function hooks. Out: map values and ring-buffer records. Invariant: every hook
+//! returns after a bitmap or socket-storage miss for what is not watched. Deliberately absent: logic,
+//! which lives in the library half and is tested on the host.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// Atomic instructions on the BPF target, see `atomic`.
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
+
+#[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
+mod emit;
+#[cfg(target_arch = "bpf")]
+mod hooks;
+#[cfg(target_arch = "bpf")]
+mod kernel;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod sockets;
+#[cfg(target_arch = "bpf")]
+mod stream;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
@@ -10,6 +31,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// The helpers that read kernel memory and time are reserved to GPL-compatible programs.
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -1,0 +1,34 @@
+//! Atomic read-modify-write. The BPF target has the instructions (cpu v3) but core's atomic types do not
+//! offer them there, so the compiler's intrinsics are called directly.
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+
+/// Adds `n` to a counter in a map value.
+///
+/// # Safety
+/// `cell` points into a live map value and is aligned.
+#[inline(always)]
+pub unsafe fn add(cell: *mut u64, n: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(cell, n) };
+}
+
+/// Stores `new` if the cell holds `old`; tells whether it did.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(cell, old, new).1 }
+}
+
+/// Stores `new`: an aligned 64-bit store is atomic by itself.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn store(cell: *mut u64, new: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { cell.write_volatile(new) };
+}

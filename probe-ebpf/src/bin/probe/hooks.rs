@@ -1,0 +1,9 @@
+//! One file for each job; the variants of a job stand side by side.
+
+mod arrival;
+mod close;
+mod flush;
+mod handed;
+mod receive;
+mod send;
+mod thread;

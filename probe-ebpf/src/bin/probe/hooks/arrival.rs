@@ -1,0 +1,36 @@
+//! arrival: bytes have been queued on a socket. Runs in softirq, in whatever task is current: the socket
+//! alone decides.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+use core::ffi::c_void;
+
+use crate::kernel::{Sock, offset};
+use crate::sockets::{find, rings};
+
+/// `void sk_data_ready(const struct sock *sk)`
+#[btf_tracepoint(function = "sk_data_ready")]
+fn arrival_tp(ctx: BtfTracePointContext) -> i32 {
+    arrived(Sock(ctx.arg(0)));
+    0
+}
+
+/// `void sock_def_readable(struct sock *sk)`
+#[fentry(function = "sock_def_readable")]
+fn arrival_fentry(ctx: FEntryContext) -> i32 {
+    arrived(Sock(ctx.arg::<*const c_void>(0)));
+    0
+}
+
+#[inline(always)]
+fn arrived(sk: Sock) {
+    let Some(at) = find(sk) else { return };
+    let Some(tcp) = sk.tcp() else { return };
+    let Some(rings) = rings(at.slot) else { return };
+    // SAFETY: map values live as long as their maps; the socket's lock serialises arrivals.
+    let (link, rings) = unsafe { (&mut *at.link, &mut *rings) };
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    link.arrivals.push(&mut rings.arrivals, tcp.load(offset!(tcp_rcv_nxt)), now);
+}

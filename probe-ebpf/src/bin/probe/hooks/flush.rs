@@ -1,0 +1,67 @@
+//! flush: fdatasync and fsync of watched processes.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
+use probe_ebpf::abi::{Flush, counter};
+
+use crate::emit::count;
+use crate::kernel::Task;
+use crate::maps;
+
+/// `syscalls:sys_enter_fdatasync`
+#[tracepoint(category = "syscalls", name = "sys_enter_fdatasync")]
+fn flush_enter_fdatasync(_: TracePointContext) -> u32 {
+    entered()
+}
+
+/// `syscalls:sys_exit_fdatasync`
+#[tracepoint(category = "syscalls", name = "sys_exit_fdatasync")]
+fn flush_exit_fdatasync(_: TracePointContext) -> u32 {
+    left()
+}
+
+/// `syscalls:sys_enter_fsync`
+#[tracepoint(category = "syscalls", name = "sys_enter_fsync")]
+fn flush_enter_fsync(_: TracePointContext) -> u32 {
+    entered()
+}
+
+/// `syscalls:sys_exit_fsync`
+#[tracepoint(category = "syscalls", name = "sys_exit_fsync")]
+fn flush_exit_fsync(_: TracePointContext) -> u32 {
+    left()
+}
+
+#[inline(always)]
+fn entered() -> u32 {
+    let task = Task::current();
+    if task.is_watched() {
+        // SAFETY: a helper without preconditions.
+        let flush = Flush { began_at: unsafe { bpf_ktime_get_ns() }, ended_at: 0 };
+        if maps::FLUSHES.insert(task.tid, flush, 0).is_err() {
+            count(counter::FLUSHES_LOST);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn left() -> u32 {
+    let task = Task::current();
+    if !task.is_watched() {
+        return 0;
+    }
+    let Some(flush) = maps::FLUSHES.get_ptr_mut(task.tid) else {
+        return 0;
+    };
+    // SAFETY: this thread alone writes its entry.
+    let flush = unsafe { &mut *flush };
+    // SAFETY: a helper without preconditions.
+    flush.ended_at = unsafe { bpf_ktime_get_ns() };
+    if let Some(process) = maps::PROCESSES.get_ptr_mut(task.tgid) {
+        // SAFETY: flushes of two threads may race; either is a flush of this process.
+        unsafe { (*process).flush = *flush };
+    }
+    0
+}

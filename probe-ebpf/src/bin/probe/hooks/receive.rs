@@ -1,0 +1,48 @@
+//! receive: a call has taken bytes out of a socket.
+
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use core::ffi::c_void;
+use probe_ebpf::abi::Flush;
+
+use crate::kernel::{Sock, Task, config, offset};
+use crate::sockets::find_or_create;
+use crate::stream::{Span, frame_call};
+
+/// include/linux/socket.h
+const MSG_PEEK: i32 = 2;
+
+/// `void sock_recv_length(struct sock *sk, int ret, int flags)`
+#[btf_tracepoint(function = "sock_recv_length")]
+fn receive_tp(ctx: BtfTracePointContext) -> i32 {
+    received(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags[, int *addr_len])`: the
+/// last argument went away after 6.12, so the place of the return value comes from BTF.
+#[fexit(function = "tcp_recvmsg")]
+fn receive_fexit(ctx: FExitContext) -> i32 {
+    let ret: i32 = if config().recvmsg_ret_arg == 4 { ctx.arg(4) } else { ctx.arg(5) };
+    received(Sock(ctx.arg::<*const c_void>(0)), ret, ctx.arg(3));
+    0
+}
+
+#[inline(always)]
+fn received(sk: Sock, ret: i32, flags: i32) {
+    let task = Task::current();
+    if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
+        return;
+    }
+    let Some(link) = find_or_create(sk, task) else {
+        return;
+    };
+    let Some(tcp) = sk.tcp() else { return };
+    let copied: u32 = tcp.load(offset!(tcp_copied_seq));
+    let next: u32 = tcp.load(offset!(tcp_rcv_nxt));
+    let received: u64 = tcp.load(offset!(tcp_bytes_received));
+    let bytes = ret as u32;
+    let unread = next.wrapping_sub(copied) as u64;
+    let at_start = received.wrapping_sub(unread) == bytes as u64;
+    frame_call(link, task, true, Span { end_seq: copied, bytes, at_start }, Flush::default());
+}

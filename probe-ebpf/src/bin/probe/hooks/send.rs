@@ -1,0 +1,57 @@
+//! send: a call has handed bytes to TCP.
+
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use core::ffi::c_void;
+use probe_ebpf::abi::Flush;
+
+use crate::kernel::{Sock, Task, offset};
+use crate::maps;
+use crate::sockets::find_or_create;
+use crate::stream::{Span, frame_call};
+
+/// `void sock_send_length(struct sock *sk, int ret, int flags)`
+#[btf_tracepoint(function = "sock_send_length")]
+fn send_tp(ctx: BtfTracePointContext) -> i32 {
+    sent(Sock(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+/// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
+#[fexit(function = "tcp_sendmsg")]
+fn send_fexit(ctx: FExitContext) -> i32 {
+    sent(Sock(ctx.arg::<*const c_void>(0)), ctx.arg(3));
+    0
+}
+
+#[inline(always)]
+fn sent(sk: Sock, ret: i32) {
+    let task = Task::current();
+    if !task.is_watched() || ret <= 0 {
+        return;
+    }
+    let Some(link) = find_or_create(sk, task) else {
+        return;
+    };
+    let Some(tcp) = sk.tcp() else { return };
+    let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
+    let unacked: u32 = tcp.load(offset!(tcp_snd_una));
+    let acked: u64 = tcp.load(offset!(tcp_bytes_acked));
+    let bytes = ret as u32;
+    let handed_over = acked.wrapping_add(end_seq.wrapping_sub(unacked) as u64);
+    // The kernel counts the SYN of an active open among the acknowledged bytes.
+    let at_start = handed_over.wrapping_sub(bytes as u64) <= 1;
+    frame_call(link, task, false, Span { end_seq, bytes, at_start }, last_flush(task));
+}
+
+/// The flush before this call: this thread's own, or, where another thread sends, its process's.
+#[inline(always)]
+fn last_flush(task: Task) -> Flush {
+    // SAFETY: entries are overwritten in place at worst, which costs one stage split.
+    unsafe {
+        if let Some(flush) = maps::FLUSHES.get(task.tid) {
+            return *flush;
+        }
+        maps::PROCESSES.get(task.tgid).map_or(Flush { began_at: 0, ended_at: 0 }, |p| p.flush)
+    }
+}

@@ -1,0 +1,39 @@
+//! thread: a thread took a name that only Termite's threads have, so its process is one.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use core::ffi::c_void;
+use probe_ebpf::abi::{ThreadRecord, kind};
+
+use crate::emit::emit;
+use crate::kernel::{Task, read_kernel};
+
+/// First eight bytes of the names (ZooKeeper: QuorumPeer, SyncRequestProcessor, LearnerHandler,
+/// LearnerSender).
+const NAMES: [u64; 5] = [
+    u64::from_le_bytes(*b"QuorumPe"),
+    u64::from_le_bytes(*b"SyncThre"),
+    u64::from_le_bytes(*b"LearnerH"),
+    u64::from_le_bytes(*b"LearnerS"),
+    u64::from_le_bytes(*b"Sender-/"),
+];
+
+/// `void task_rename(struct task_struct *task, const char *comm)`
+#[btf_tracepoint(function = "task_rename")]
+fn thread_tp(ctx: BtfTracePointContext) -> i32 {
+    let comm: *const c_void = ctx.arg(1);
+    let start = read_kernel(comm, 0_u64);
+    if !NAMES.contains(&start) {
+        return 0;
+    }
+    let task = Task::current();
+    let record = ThreadRecord {
+        kind: kind::THREAD,
+        tgid: task.tgid,
+        tid: task.tid,
+        reserved: 0,
+        comm: read_kernel(comm, [0; 16]),
+    };
+    emit(kind::THREAD, &record, true);
+    0
+}

@@ -1,0 +1,180 @@
+//! Reading the kernel: fields at offsets that user space resolved, the current task, its system call.
+//!
+//! Invariant: an offset comes from `.rodata`, which the verifier folds, so a load through a typed pointer
+//! is checked as a load of that very field.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_skc_to_tcp_sock,
+    bpf_task_pt_regs,
+};
+use core::ffi::c_void;
+use probe_ebpf::abi::{Config, Offsets};
+
+use crate::maps;
+
+/// Patched by user space before load; read it with [`offset!`].
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets {
+    skc_num: 0,
+    skc_dport: 0,
+    skc_family: 0,
+    skc_rcv_saddr: 0,
+    skc_daddr: 0,
+    skc_v6_rcv_saddr: 0,
+    skc_v6_daddr: 0,
+    skc_net: 0,
+    net_inum: 0,
+    tcp_rcv_nxt: 0,
+    tcp_copied_seq: 0,
+    tcp_write_seq: 0,
+    tcp_snd_una: 0,
+    tcp_bytes_received: 0,
+    tcp_bytes_acked: 0,
+    regs_orig_ax: 0,
+    regs_si: 0,
+    regs_dx: 0,
+};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config =
+    Config { slower_ns: 0, stall_ns: 0, heartbeats: 0, recvmsg_ret_arg: 0, arrival_hook: 0, handed_hook: 0 };
+
+/// A field of [`Offsets`], read so that the compiler does not fold the zero it sees.
+macro_rules! offset {
+    ($field:ident) => {{
+        // SAFETY: a static of this object, placed in `.rodata` and patched before load.
+        unsafe { core::ptr::read_volatile(&raw const crate::kernel::OFFSETS.$field) as usize }
+    }};
+}
+pub(crate) use offset;
+
+/// What user space asked for.
+#[inline(always)]
+pub fn config() -> Config {
+    // SAFETY: a static of this object, placed in `.rodata` and patched before load.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+}
+
+/// A `struct sock *` that the verifier trusts.
+#[derive(Clone, Copy)]
+pub struct Sock(pub *const c_void);
+
+/// A `struct tcp_sock *` that the verifier trusts.
+#[derive(Clone, Copy)]
+pub struct TcpSock(*const c_void);
+
+impl Sock {
+    /// Loads the field at `offset`.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: the verifier checks that a field of this size stands at the folded offset.
+        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+    }
+
+    /// Copies `N` bytes at `offset`, or zeros.
+    #[inline(always)]
+    pub fn bytes<const N: usize>(self, offset: usize) -> [u8; N] {
+        // SAFETY: pointer arithmetic only; the copy below checks the address.
+        read_kernel(unsafe { self.0.byte_add(offset) }, [0; N])
+    }
+
+    /// The TCP socket behind it, if it is one.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper takes any socket that the verifier trusts and answers NULL for other kinds.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
+        if tcp.is_null() { None } else { Some(TcpSock(tcp.cast())) }
+    }
+}
+
+impl TcpSock {
+    /// Loads the field at `offset`.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: as for `Sock::load`.
+        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+    }
+}
+
+/// Copies a value from kernel memory; `zero` is kept when it cannot be read. The return code is not
+/// looked at: on 6.1 each look forks the verifier's state.
+#[inline(always)]
+pub fn read_kernel<T>(from: *const c_void, zero: T) -> T {
+    let mut value = zero;
+    // SAFETY: the helper writes `size_of::<T>()` bytes or zeros; `T` is plain bytes at every call.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from) };
+    value
+}
+
+/// Copies a value from the current task's memory; `None` when it is not there.
+#[inline(always)]
+pub fn read_user<T: Default>(from: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: as for `read_kernel`.
+    let code =
+        unsafe { bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, from as *const c_void) };
+    if code == 0 { Some(value) } else { None }
+}
+
+/// Process and thread of the current task.
+#[derive(Clone, Copy)]
+pub struct Task {
+    /// Thread-group id: the process id of user space.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+}
+
+impl Task {
+    /// The current task.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let both = bpf_get_current_pid_tgid();
+        Self { tgid: (both >> 32) as u32, tid: both as u32 }
+    }
+
+    /// Is its process watched?
+    #[inline(always)]
+    pub fn is_watched(self) -> bool {
+        bit(&maps::WATCHED, self.tgid)
+    }
+}
+
+/// Is bit `index` of a bitmap set?
+#[inline(always)]
+pub fn bit(map: &aya_ebpf::maps::Array<u64>, index: u32) -> bool {
+    match map.get(index >> 6) {
+        Some(word) => (*word >> (index & 63)) & 1 == 1,
+        None => false,
+    }
+}
+
+/// The system call that the current task is in: number and the two arguments that say where the bytes are.
+#[derive(Clone, Copy)]
+pub struct SystemCall {
+    /// Its number.
+    pub number: u64,
+    /// Second argument.
+    pub second: u64,
+    /// Third argument.
+    pub third: u64,
+}
+
+impl SystemCall {
+    /// The one in progress.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let (number, second, third) = (offset!(regs_orig_ax), offset!(regs_si), offset!(regs_dx));
+        // SAFETY: both helpers take and return pointers that the verifier trusts; the loads are checked
+        // against `struct pt_regs` at folded offsets.
+        unsafe {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+            Self {
+                number: regs.byte_add(number).cast::<u64>().read(),
+                second: regs.byte_add(second).cast::<u64>().read(),
+                third: regs.byte_add(third).cast::<u64>().read(),
+            }
+        }
+    }
+}
