@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
+use super::packet::{Kind, Packet, counter, zxid};
 use super::server::{Inlet, Node, Outlet, addresses, say_ready};
 use super::txn_log::{Entry, TxnLog};
-use super::wire::{Kind, Packet, WireError, counter, zxid};
+use super::wire::WireError;
 
 /// Between two attempts to reach the leader.
 const RETRY: Duration = Duration::from_millis(20);

@@ -5,9 +5,9 @@
 //! follower `Sender-/address` writes its socket and `LearnerHandler-/address` reads it,
 //! `QuorumPeer[myid=N]…` sends heartbeats. Invariant: every follower gets proposals and commits in the
 //! same order, since all are queued under one lock. Deliberately not here: elections, clients, a history
-//! for followers that come late: they get what is proposed after they have joined.
+//! for followers that come late: they get what is open or proposed after they have joined.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -19,9 +19,9 @@ use anyhow::{Context as _, bail, ensure};
 use super::ballots::Ballots;
 use super::config::Sid;
 use super::follower::expect;
+use super::packet::{Kind, Packet, counter, set_data_txn, zxid};
 use super::server::{Inlet, Node, Outlet, addresses, java_name, lock, say_ready};
 use super::txn_log::{Entry, TxnLog};
-use super::wire::{Kind, Packet, counter, set_data_txn, zxid};
 
 /// Proposals without a quorum at most (`zookeeper.globalOutstandingLimit`).
 const OUTSTANDING_LIMIT: usize = 1000;
@@ -40,6 +40,8 @@ pub(crate) struct Leader {
 struct State {
     last_proposed: u64,
     ballots: Ballots,
+    /// The proposals without a quorum, for followers that join meanwhile: their commits will come.
+    open: VecDeque<Packet>,
     learners: BTreeMap<Sid, Learner>,
     /// Proposals that each connected voter, the leader included, has not acknowledged yet.
     awaited: BTreeMap<Sid, u64>,
@@ -74,6 +76,7 @@ impl Leader {
         let state = State {
             last_proposed: zxid(epoch, 0),
             ballots: Ballots::new(node.config.quorum()),
+            open: VecDeque::new(),
             learners: BTreeMap::new(),
             awaited: BTreeMap::from([(node.sid, 0)]),
             agreed: BTreeSet::from([node.sid]),
@@ -157,6 +160,7 @@ impl Leader {
         let mut state = lock(&self.state);
         let committed = state.ballots.acknowledge(sid, zxid);
         if !committed.is_empty() {
+            state.open.drain(..committed.len());
             self.node
                 .counters
                 .commits
@@ -226,6 +230,7 @@ impl Leader {
             let txn = set_data_txn(zxid, cxid, wall_ms, PATH, value);
             packets.push(Packet::proposal(zxid, txn.clone()));
             state.ballots.propose(zxid);
+            state.open.extend(packets.last().cloned());
             state.last_proposed = zxid;
             let log = state.own_log.as_ref().context("there is no log")?;
             log.send(Entry { zxid, txn })
@@ -259,7 +264,9 @@ impl Leader {
         stream.set_read_timeout(Some(self.node.config.sync_limit))?;
         let mut inlet = Inlet::new(stream);
         let outlet = Outlet::new(stream);
-        let sid = expect(&mut inlet, Kind::FollowerInfo)?.stated_sid()?;
+        let sid = expect(&mut inlet, Kind::FollowerInfo)?
+            .stated_sid()
+            .context("FOLLOWERINFO states no sid")?;
         let known = sid != self.node.sid && self.node.config.members.contains_key(&sid);
         ensure!(known, "sid {sid} is not a follower of this ensemble");
         outlet.send([Packet::leader_info(self.epoch)])?;
@@ -304,7 +311,8 @@ impl Leader {
         Ok(queue)
     }
 
-    /// Waits for a quorum to agree, then lets the follower have UPTODATE and what is proposed from now.
+    /// Waits for a quorum to agree, then lets the follower have UPTODATE, what is open and what is
+    /// proposed from now on.
     fn admit(&self, sid: Sid, queue: mpsc::Sender<Vec<Packet>>) -> anyhow::Result<u64> {
         let mut state = lock(&self.state);
         state.agreed.insert(sid);
@@ -314,11 +322,16 @@ impl Leader {
             ensure!(Instant::now() < deadline, "no quorum within the initial limit");
             state = self.wait(state, self.node.config.tick);
         }
-        queue.send(vec![Packet::up_to_date()])?;
+        queue.send(
+            std::iter::once(Packet::up_to_date())
+                .chain(state.open.iter().cloned())
+                .collect(),
+        )?;
+        let awaited = state.open.len() as u64;
         state.joined += 1;
         let connection = state.joined;
         state.learners.insert(sid, Learner { queue, connection });
-        state.awaited.insert(sid, 0);
+        state.awaited.insert(sid, awaited);
         self.changed.notify_all();
         Ok(connection)
     }

@@ -2,17 +2,19 @@
 //!
 //! In: a zoo.cfg per server; out: packets, log flushes and threads which look to the kernel like those
 //! of an ensemble on JVMs, so that the probe has something to measure where there is no Java. Invariant:
-//! nothing outlives the process that started an `Ensemble`, no process and no file. Deliberately not
+//! no server outlives the process that started it, and no file an `Ensemble` that was dropped. Deliberately not
 //! here: the probe, elections, clients, recovery. It is a stage, not a coordination service.
 
 mod ballots;
 mod config;
-mod ensemble;
+pub(crate) mod ensemble;
 mod follower;
 mod leader;
+mod packet;
 mod process;
+mod rehearsal;
 mod server;
-mod story;
+pub(crate) mod story;
 mod txn_log;
 mod wire;
 
@@ -22,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-pub(crate) use ensemble::{EnsembleArgs, run_ensemble};
+pub(crate) use rehearsal::{EnsembleArgs, run_ensemble};
 
 use config::Config;
 use follower::Follower;

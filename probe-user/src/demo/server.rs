@@ -15,7 +15,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, Sid};
-use super::wire::{BUFFER_BYTES, Packet, PacketWriter, WireError, read_packet};
+use super::packet::Packet;
+use super::wire::{BUFFER_BYTES, PacketWriter, WireError, read_packet};
 
 /// Why a server ends.
 pub(crate) enum Ending {
@@ -132,15 +133,21 @@ impl Node {
     ) -> anyhow::Result<thread::JoinHandle<()>> {
         let ending = self.ending.clone();
         let failed = format!("thread {name} failed");
-        thread::Builder::new()
+        let (named, started) = mpsc::channel::<()>();
+        let handle = thread::Builder::new()
             .name(name)
             .spawn(move || {
+                drop(named);
                 if let Err(error) = life() {
                     // Nobody listens once the server is ending anyway.
                     let _ = ending.send(Ending::Failed(error.context(failed)));
                 }
             })
-            .context("cannot start a thread")
+            .context("cannot start a thread")?;
+        // A thread names itself; until it has, it goes by the name of the one that started it, and who
+        // looks a server over when it says `ready` must not find two of a name.
+        let _ = started.recv();
+        Ok(handle)
     }
 
     /// The epoch that was accepted last; 0 in a fresh directory.
