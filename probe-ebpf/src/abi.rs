@@ -94,8 +94,10 @@ pub struct Config {
 pub struct SocketTag {
     /// Index into the link maps, plus one; 0 while none is assigned.
     pub slot_plus_one: u64,
+    /// Which use of the slot: a socket that outlives its link must not touch the next one.
+    pub generation: u32,
     /// 1 when there was no free slot for this socket: it stays unmeasured and was counted.
-    pub refused: u64,
+    pub refused: u32,
 }
 
 /// What the kernel needs to know of a watched process: the value of the process map.

@@ -52,7 +52,10 @@ pub fn find(sk: Sock) -> Option<LinkRef> {
         return None;
     }
     let slot = (plus_one - 1) as u32;
-    Some(LinkRef { slot, link: maps::LINKS.get_ptr_mut(slot)? })
+    let link = maps::LINKS.get_ptr_mut(slot)?;
+    // SAFETY: as above, and a map value lives as long as the map.
+    let same = unsafe { (*link).identity.generation == (*tag).generation };
+    if same { Some(LinkRef { slot, link }) } else { None }
 }
 
 /// The link of a socket that a watched task uses; created when the socket is on a quorum port.
@@ -107,7 +110,10 @@ fn create(sk: Sock, task: Task, local: u16, remote: u16) -> Option<LinkRef> {
     };
     let link = maps::LINKS.get_ptr_mut(slot)?;
     // SAFETY: the slot was free, so this CPU alone has it until the tag is stored.
-    unsafe { open(&mut *link, sk, task, local, remote) };
+    unsafe {
+        open(&mut *link, sk, task, local, remote);
+        (*tag).generation = (*link).identity.generation;
+    }
     // SAFETY: as above.
     unsafe { atomic::store(slot_cell, slot as u64 + 1) };
     // SAFETY: as above.

@@ -1,0 +1,340 @@
+//! The kernel side as user space holds it: programs attached, maps open.
+//!
+//! In: a [`Plan`], [`Offsets`] and [`Settings`]. Out: [`Kernel`], with typed access to every map, and a
+//! [`HookReport`] for each job. Invariants: a program that fails to load never stops the others; when
+//! `Kernel` is dropped, nothing of it stays in the kernel. Deliberately absent: deciding which programs
+//! fit this host (the plan), and what the numbers mean.
+
+use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
+use probe_ebpf::abi::{Config, Offsets, PID_LIMIT, Process, counter, kind};
+use probe_ebpf::link::Link;
+
+use crate::model::HookReport;
+use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
+
+/// What the user asks of the kernel side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Proposals at least this slow become records; `u64::MAX` for none.
+    pub(crate) slower_ns: u64,
+    /// Proposals at least this slow count as stalls.
+    pub(crate) stall_ns: u64,
+    /// Heartbeats become records.
+    pub(crate) heartbeats: bool,
+    /// Connections that can be measured at a time.
+    pub(crate) links: u32,
+    /// Size of the record ring; a power of two.
+    pub(crate) ring_bytes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slower_ns: u64::MAX,
+            stall_ns: 50_000_000,
+            heartbeats: false,
+            links: DEFAULT_LINKS,
+            ring_bytes: 2 << 20,
+        }
+    }
+}
+
+/// 64 connections are 14 MB of kernel memory: see [`kernel_bytes`].
+pub(crate) const DEFAULT_LINKS: u32 = 64;
+
+/// Why the kernel side cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    /// The object was refused as a whole.
+    #[error("cannot load the kernel side: {0}")]
+    Load(#[from] EbpfError),
+    /// The type information of the running kernel was refused.
+    #[error("cannot read the kernel's type information: {0}")]
+    Btf(#[from] aya::BtfError),
+    /// A map of the object is not what this half expects: a defect of ours.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong.
+        source: MapError,
+    },
+    /// A job without which nothing can be measured has no variant that works.
+    #[error("no program for the job \"{job}\" could be attached: {reason}")]
+    Required {
+        /// The job.
+        job: &'static str,
+        /// What was tried.
+        reason: String,
+    },
+}
+
+/// A shared type as a map value. Sound for types of integers and byte arrays only.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: used with the `repr(C)` types of probe-ebpf's abi and link, whose fields are integers and byte
+// arrays with explicit padding (asserted there).
+unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
+
+/// Everything that is loaded. Dropping it detaches all programs and frees all maps.
+pub(crate) struct Kernel {
+    _ebpf: Ebpf,
+    /// One for each job.
+    pub(crate) hooks: Vec<HookReport>,
+    watched: Array<MapData, u64>,
+    ports: Array<MapData, u64>,
+    processes: HashMap<MapData, u32, Plain<Process>>,
+    links: Array<MapData, Plain<Link>>,
+    free_slots: Stack<MapData, u32>,
+    counters: Array<MapData, u64>,
+    /// Number of link slots.
+    pub(crate) slots: u32,
+}
+
+/// The global counters at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    /// Records emitted, by kind.
+    pub(crate) emitted: [u64; kind::COUNT],
+    /// Records lost, by kind.
+    pub(crate) lost: [u64; kind::COUNT],
+    /// Connections without a slot.
+    pub(crate) links_refused: u64,
+}
+
+/// Bytes of kernel memory that the maps of this configuration take.
+pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
+    let link = size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + 4;
+    u64::from(settings.links) * link as u64
+        + u64::from(settings.ring_bytes)
+        + u64::from(PID_LIMIT / 8)
+        + 65536 / 8
+        + 1024 * (4 + size_of::<Process>() as u64 + 48)
+        + 4096 * (4 + 16 + 48)
+}
+
+impl Kernel {
+    /// Loads the object and attaches, for each job, the first variant that works.
+    pub(crate) fn attach(
+        plan: &Plan,
+        offsets: &Offsets,
+        settings: &Settings,
+    ) -> Result<(Self, RingBuf<MapData>), KernelError> {
+        let btf = Btf::from_sys_fs()?;
+        let has = |hook: &str| plan.jobs.iter().any(|job| job.hook == hook && !job.candidates.is_empty());
+        let config = Config {
+            slower_ns: settings.slower_ns,
+            stall_ns: settings.stall_ns,
+            heartbeats: settings.heartbeats.into(),
+            recvmsg_ret_arg: plan.recvmsg_ret_arg.unwrap_or(0),
+            arrival_hook: has("arrival").into(),
+            handed_hook: has("handed").into(),
+        };
+        let (config, offsets) = (Plain(config), Plain(*offsets));
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .allow_unsupported_maps()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("CONFIG", &config, true)
+            .map_max_entries("LINKS", settings.links)
+            .map_max_entries("RINGS", settings.links)
+            .map_max_entries("FREE_SLOTS", settings.links)
+            .map_max_entries("RECORDS", settings.ring_bytes)
+            .load(OBJECT)?;
+        let hooks = attach_all(plan, &mut ebpf, &btf)?;
+        let records = take(&mut ebpf, "RECORDS")?;
+        let mut kernel = Self {
+            hooks,
+            watched: take(&mut ebpf, "WATCHED")?,
+            ports: take(&mut ebpf, "PORTS")?,
+            processes: take(&mut ebpf, "PROCESSES")?,
+            links: take(&mut ebpf, "LINKS")?,
+            free_slots: take(&mut ebpf, "FREE_SLOTS")?,
+            counters: take(&mut ebpf, "COUNTERS")?,
+            slots: settings.links,
+            _ebpf: ebpf,
+        };
+        for slot in (0..settings.links).rev() {
+            kernel.free_slots.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
+        }
+        Ok((kernel, records))
+    }
+
+    /// Begins or ends watching a process.
+    pub(crate) fn watch(&mut self, tgid: u32, process: Option<Process>) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { name: "PROCESSES", source };
+        match process {
+            Some(process) => self.processes.insert(tgid, Plain(process), 0).map_err(failed)?,
+            None => match self.processes.remove(&tgid) {
+                Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
+                Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            },
+        }
+        set_bit(&mut self.watched, "WATCHED", tgid, process.is_some())
+    }
+
+    /// Marks a port as a quorum port, or no more.
+    pub(crate) fn set_port(&mut self, port: u16, on: bool) -> Result<(), KernelError> {
+        set_bit(&mut self.ports, "PORTS", port.into(), on)
+    }
+
+    /// The link in a slot; `None` when the slot is free.
+    pub(crate) fn link(&self, slot: u32) -> Result<Option<Box<Link>>, KernelError> {
+        let link = self.links.get(&slot, 0).map_err(|source| KernelError::Map { name: "LINKS", source })?;
+        Ok((link.0.identity.generation % 2 == 1).then(|| Box::new(link.0)))
+    }
+
+    /// Gives a slot back after its link was read for the last time. `zeroed` is the value of a free slot.
+    pub(crate) fn free(&mut self, slot: u32, zeroed: &Link) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { name: "LINKS", source };
+        self.links.set(slot, Plain(*zeroed), 0).map_err(failed)?;
+        self.free_slots.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })
+    }
+
+    /// The global counters.
+    pub(crate) fn counters(&self) -> Result<Counters, KernelError> {
+        let get = |index: u32| {
+            self.counters.get(&index, 0).map_err(|source| KernelError::Map { name: "COUNTERS", source })
+        };
+        let mut counters = Counters { links_refused: get(counter::LINKS_REFUSED)?, ..Counters::default() };
+        for (index, (emitted, lost)) in counters.emitted.iter_mut().zip(&mut counters.lost).enumerate() {
+            *emitted = get(counter::EMITTED + index as u32)?;
+            *lost = get(counter::LOST + index as u32)?;
+        }
+        Ok(counters)
+    }
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+    let map = ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.into() });
+    map.and_then(M::try_from).map_err(|source| KernelError::Map { name, source })
+}
+
+fn set_bit(map: &mut Array<MapData, u64>, name: &'static str, bit: u32, on: bool) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Map { name, source };
+    let word = map.get(&(bit / 64), 0).map_err(failed)?;
+    let mask = 1_u64 << (bit % 64);
+    map.set(bit / 64, if on { word | mask } else { word & !mask }, 0).map_err(failed)
+}
+
+/// For each job the first variant that works. The programs of different jobs load side by side: most of
+/// the time goes into the verifier's walk through the two largest.
+fn attach_all(plan: &Plan, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<HookReport>, KernelError> {
+    let mut programs: std::collections::HashMap<String, &mut Program> =
+        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let mut own: Vec<Vec<(&'static str, &mut Program)>> = Vec::new();
+    for job in &plan.jobs {
+        let names = job.candidates.iter().flat_map(|v| v.programs).map(|p| p.name);
+        own.push(names.filter_map(|n| programs.remove(n).map(|p| (n, p))).collect());
+    }
+    let reports: Vec<HookReport> = std::thread::scope(|scope| {
+        let running: Vec<_> = plan
+            .jobs
+            .iter()
+            .zip(own)
+            .map(|(job, programs)| scope.spawn(move || attach_job(job, programs, btf)))
+            .collect();
+        running
+            .into_iter()
+            .zip(&plan.jobs)
+            .map(|(thread, job)| thread.join().unwrap_or_else(|_| failed(job, "", "the loader panicked".into())))
+            .collect()
+    });
+    for (job, report) in plan.jobs.iter().zip(&reports) {
+        if job.required && report.state != "attached" {
+            return Err(KernelError::Required { job: job.hook, reason: report.reason.clone() });
+        }
+    }
+    Ok(reports)
+}
+
+fn failed(job: &Job, variant: &'static str, reason: String) -> HookReport {
+    HookReport { hook: job.hook, variant, state: "failed", reason }
+}
+
+fn attach_job(job: &Job, mut programs: Vec<(&'static str, &mut Program)>, btf: &Btf) -> HookReport {
+    if job.candidates.is_empty() {
+        return HookReport { hook: job.hook, variant: "", state: "absent", reason: job.reason_for_none() };
+    }
+    let mut tried = Vec::new();
+    for variant in &job.candidates {
+        match attach_variant(variant, &mut programs, btf) {
+            Ok(()) => {
+                let mut reason = job.reason_for(variant.name);
+                if !tried.is_empty() {
+                    reason = tried.join("; ");
+                }
+                return HookReport { hook: job.hook, variant: variant.name, state: "attached", reason };
+            }
+            Err(error) => tried.push(format!("{}: {error}", variant.name)),
+        }
+    }
+    let last = job.candidates.last().map_or("", |v| v.name);
+    failed(job, last, tried.join("; "))
+}
+
+fn attach_variant(
+    variant: &Variant,
+    programs: &mut [(&'static str, &mut Program)],
+    btf: &Btf,
+) -> Result<(), String> {
+    for planned in variant.programs {
+        let program = programs.iter_mut().find(|(name, _)| *name == planned.name);
+        let Some((_, program)) = program else {
+            return Err(format!("the object has no program {}", planned.name));
+        };
+        attach_program(planned, program, btf).map_err(|error| explain(&error))?;
+    }
+    Ok(())
+}
+
+fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result<(), ProgramError> {
+    match planned.attach {
+        Attach::TpBtf(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Attach::Fentry(name) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit(name) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Attach::Tracepoint { category, name } => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(category, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// An error with its causes in one line; a verifier's log is cut to its last lines.
+fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let end: Vec<&str> = log.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
+        let end: Vec<&str> = end.into_iter().rev().collect();
+        let log = if end.is_empty() { "no verifier log".to_owned() } else { end.join(" / ") };
+        return format!("the kernel refused it: {io_error} ({log})");
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
