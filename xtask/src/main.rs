@@ -1,1 +1,54 @@
-fn main() {}
+//! Project tasks, run as `cargo xtask <task>`.
+//!
+//! In: the command line. Out: the task's exit code; every failure of ours is 1, with one line that
+//! says what failed. A task is a file with a `run` function and a variant below. No task reads stdin.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod build;
+mod demo;
+mod elf;
+mod host;
+mod invoke;
+mod packages;
+mod plan;
+mod setup;
+mod test;
+mod tidy;
+
+/// Tasks of this project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Install what building and testing need, and only what is missing
+    Setup(setup::Options),
+    /// Build the static release binary and print where it is
+    Build,
+    /// Install what building needs, build, and run `termite-probe demo`
+    Demo(demo::Options),
+    /// Run every check: formatting, lints, unit tests, real tests
+    Test(test::Options),
+    /// Check the sources for what no compiler lint covers
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Setup(options) => setup::run(&options),
+        Task::Build => build::run(),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
