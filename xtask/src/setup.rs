@@ -157,6 +157,9 @@ fn conclude(left: &[Step]) -> anyhow::Result<()> {
 fn reason(step: &Step) -> String {
     match step.obstacle {
         Some(obstacle) => obstacle.to_string(),
-        None => format!("no trace of success after: {}", step.what),
+        None => format!(
+            "no trace of what this should have brought: {}; is cargo's bin directory in PATH?",
+            step.what
+        ),
     }
 }
