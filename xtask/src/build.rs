@@ -29,9 +29,7 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
     let shown = invoke::typed(&command);
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{shown}`"))?;
+    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
     if !output.status.success() {
         bail!(
             "`{shown}` failed ({}); `cargo xtask setup --build-only` installs what it needs",
@@ -55,15 +53,9 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
 
 /// The line that tells people about the binary.
 fn describe(path: &Path) -> anyhow::Result<String> {
-    let size = path
-        .metadata()
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .len();
+    let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
     let mebibytes = size as f64 / f64::from(1 << 20);
-    Ok(format!(
-        "{} (static, {size} bytes, {mebibytes:.1} MiB)",
-        path.display()
-    ))
+    Ok(format!("{} (static, {size} bytes, {mebibytes:.1} MiB)", path.display()))
 }
 
 /// The binary's path in cargo's JSON messages.

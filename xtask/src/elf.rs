@@ -23,9 +23,7 @@ pub(crate) fn asks_for_loader(bytes: &[u8]) -> anyhow::Result<bool> {
     let size = usize::from(u16::from_le_bytes(array(bytes, PHENTSIZE_AT)?));
     let count = usize::from(u16::from_le_bytes(array(bytes, PHNUM_AT)?));
     for index in 0..count {
-        let at = offset
-            .checked_add(index * size)
-            .context("program headers out of range")?;
+        let at = offset.checked_add(index * size).context("program headers out of range")?;
         if u32::from_le_bytes(array(bytes, at)?) == PT_INTERP {
             return Ok(true);
         }

@@ -40,9 +40,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 /// Runs the command with our stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = typed(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{shown}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }

@@ -60,13 +60,7 @@ const fn program(
     why: &'static str,
     programs: &'static [&'static str],
 ) -> Package {
-    Package {
-        name,
-        purpose,
-        why,
-        sign: Sign::Programs(programs),
-        services: &[],
-    }
+    Package { name, purpose, why, sign: Sign::Programs(programs), services: &[] }
 }
 
 const fn file(
@@ -75,13 +69,7 @@ const fn file(
     why: &'static str,
     paths: &'static [&'static str],
 ) -> Package {
-    Package {
-        name,
-        purpose,
-        why,
-        sign: Sign::AnyFile(paths),
-        services: &[],
-    }
+    Package { name, purpose, why, sign: Sign::AnyFile(paths), services: &[] }
 }
 
 /// Every package, in the order in which they are shown.

@@ -147,10 +147,7 @@ fn packages(host: &Host, scope: Scope) -> Option<Step> {
     install.extend(names.iter().map(|&name| name.to_owned()));
     Some(Step {
         what: format!("install {}", names.join(" ")),
-        why: wanted
-            .iter()
-            .map(|package| format!("{}: {}", package.name, package.why))
-            .collect(),
+        why: wanted.iter().map(|package| format!("{}: {}", package.name, package.why)).collect(),
         lines: vec![
             Line {
                 env: Vec::new(),
@@ -158,11 +155,7 @@ fn packages(host: &Host, scope: Scope) -> Option<Step> {
                 // A broken third-party source must not stop us: the install tells.
                 may_fail: true,
             },
-            Line {
-                env: vec![("DEBIAN_FRONTEND", "noninteractive")],
-                argv: install,
-                may_fail: false,
-            },
+            Line { env: vec![("DEBIAN_FRONTEND", "noninteractive")], argv: install, may_fail: false },
         ],
         attempts: 2,
         root: true,
@@ -179,17 +172,9 @@ fn components(host: &Host, scope: Scope) -> Vec<Step> {
     let checks = scope != Scope::Build;
     let toolchain = &host.toolchain;
     [
-        (
-            "rust-src",
-            !toolchain.rust_src,
-            "the kernel half compiles core for the BPF target",
-        ),
+        ("rust-src", !toolchain.rust_src, "the kernel half compiles core for the BPF target"),
         ("clippy", checks && !toolchain.clippy, "the test run checks lints"),
-        (
-            "rustfmt",
-            checks && !toolchain.rustfmt,
-            "the test run checks formatting",
-        ),
+        ("rustfmt", checks && !toolchain.rustfmt, "the test run checks formatting"),
     ]
     .into_iter()
     .filter(|&(_, is_missing, _)| is_missing)
@@ -203,11 +188,7 @@ fn rustup(host: &Host, args: &[&str], why: &str) -> Step {
     Step {
         what: argv.join(" "),
         why: vec![why.to_owned()],
-        lines: vec![Line {
-            env: Vec::new(),
-            argv,
-            may_fail: false,
-        }],
+        lines: vec![Line { env: Vec::new(), argv, may_fail: false }],
         attempts: 2,
         root: false,
         optional: false,
@@ -240,11 +221,7 @@ fn bpf_linker(host: &Host, before: &[Step]) -> Option<Step> {
     Some(Step {
         what: format!("install bpf-linker {BPF_LINKER} (one to two minutes)"),
         why: vec![format!("rustc links the kernel half with it{found}")],
-        lines: vec![Line {
-            env: vec![("LLVM_PREFIX", "/usr/lib/llvm-22")],
-            argv,
-            may_fail: false,
-        }],
+        lines: vec![Line { env: vec![("LLVM_PREFIX", "/usr/lib/llvm-22")], argv, may_fail: false }],
         attempts: 2,
         root: false,
         optional: false,
@@ -254,18 +231,8 @@ fn bpf_linker(host: &Host, before: &[Step]) -> Option<Step> {
 
 fn mounts(host: &Host) -> Vec<Step> {
     [
-        (
-            host.tracefs,
-            "tracefs",
-            "/sys/kernel/tracing",
-            "the probe finds its tracepoints there",
-        ),
-        (
-            host.bpffs,
-            "bpf",
-            "/sys/fs/bpf",
-            "tools that look at the probe's programs expect it",
-        ),
+        (host.tracefs, "tracefs", "/sys/kernel/tracing", "the probe finds its tracepoints there"),
+        (host.bpffs, "bpf", "/sys/fs/bpf", "tools that look at the probe's programs expect it"),
     ]
     .into_iter()
     .filter(|&(state, ..)| state == Mount::Absent)

@@ -11,13 +11,7 @@ fn complete() -> Host {
         apt: true,
         rustup: true,
         missing: Vec::new(),
-        toolchain: Toolchain {
-            rust_src: true,
-            musl: true,
-            clippy: true,
-            rustfmt: true,
-            llvm: Some(22),
-        },
+        toolchain: Toolchain { rust_src: true, musl: true, clippy: true, rustfmt: true, llvm: Some(22) },
         bpf_linker: Some(BPF_LINKER.to_owned()),
         tracefs: Mount::Present,
         bpffs: Mount::Present,
@@ -28,13 +22,7 @@ fn complete() -> Host {
 fn fresh() -> Host {
     Host {
         missing: PACKAGES.iter().collect(),
-        toolchain: Toolchain {
-            rust_src: false,
-            musl: false,
-            clippy: false,
-            rustfmt: false,
-            llvm: Some(22),
-        },
+        toolchain: Toolchain { rust_src: false, musl: false, clippy: false, rustfmt: false, llvm: Some(22) },
         bpf_linker: None,
         tracefs: Mount::Absent,
         bpffs: Mount::Absent,
@@ -94,19 +82,13 @@ fn testing_leaves_services_out() {
 
 #[test]
 fn an_installed_linker_needs_no_llvm() {
-    let host = Host {
-        missing: PACKAGES.iter().filter(|p| p.name == "llvm-22-dev").collect(),
-        ..complete()
-    };
+    let host = Host { missing: PACKAGES.iter().filter(|p| p.name == "llvm-22-dev").collect(), ..complete() };
     check(&host, Scope::All, &[]);
 }
 
 #[test]
 fn another_linker_is_replaced() {
-    let host = Host {
-        bpf_linker: Some("0.9.15".to_owned()),
-        ..complete()
-    };
+    let host = Host { bpf_linker: Some("0.9.15".to_owned()), ..complete() };
     check(&host, Scope::Build, &[LINKER]);
 }
 
@@ -134,11 +116,7 @@ fn who_is_not_root_gets_commands() {
 
 #[test]
 fn obstacles_are_told_apart() {
-    let host = Host {
-        apt: false,
-        rustup: false,
-        ..fresh()
-    };
+    let host = Host { apt: false, rustup: false, ..fresh() };
     let steps = plan(&host, Scope::All).expect("a plan");
     assert_eq!(steps[0].obstacle, Some(Obstacle::NoApt));
     assert_eq!(steps[1].obstacle, Some(Obstacle::NoRustup));
@@ -154,9 +132,6 @@ fn a_newer_llvm_than_the_linker_reads_is_refused() {
 
 #[test]
 fn an_unsupported_mount_is_left_alone() {
-    let host = Host {
-        bpffs: Mount::Unsupported,
-        ..complete()
-    };
+    let host = Host { bpffs: Mount::Unsupported, ..complete() };
     check(&host, Scope::All, &[]);
 }

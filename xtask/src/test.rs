@@ -53,27 +53,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         false => Scope::All,
     };
     run.step("setup", || setup::ensure(scope))?;
-    run.step("format", || {
-        invoke::run(&mut invoke::cargo(&["fmt", "--all", "--check"]))
-    })?;
+    run.step("format", || invoke::run(&mut invoke::cargo(&["fmt", "--all", "--check"])))?;
     run.step("tidy", tidy::run)?;
     run.step("lints, host half", || {
-        invoke::run(&mut invoke::cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-Dwarnings",
-        ]))
+        invoke::run(&mut invoke::cargo(&["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"]))
     })?;
     run.step("lints, kernel half", || invoke::run(&mut kernel_lints()))?;
     run.step("unit tests", || {
-        invoke::run(&mut invoke::cargo(&[
-            "test",
-            "--workspace",
-            "--exclude",
-            REAL_TESTS,
-        ]))
+        invoke::run(&mut invoke::cargo(&["test", "--workspace", "--exclude", REAL_TESTS]))
     })?;
     if !options.quick {
         let binary = run.step("build", build::binary)?;

@@ -16,23 +16,13 @@ const MOST_LINES: usize = 500;
 
 /// Written in two parts, so that this file does not contain them.
 const FORBIDDEN: [(&str, &str); 3] = [
-    (
-        concat!("to", "do!"),
-        "finish it, or describe what is missing as a limitation",
-    ),
-    (
-        concat!("#[ig", "nore"),
-        "a test that cannot run says why and is counted",
-    ),
+    (concat!("to", "do!"), "finish it, or describe what is missing as a limitation"),
+    (concat!("#[ig", "nore"), "a test that cannot run says why and is counted"),
     (concat!("unimp", "lemented!"), "return an error that says so"),
 ];
 
 /// Directories of people; a path into one works on one machine only.
-const HOMES: [&str; 3] = [
-    concat!("/ro", "ot/"),
-    concat!("/ho", "me/"),
-    concat!("/Us", "ers/"),
-];
+const HOMES: [&str; 3] = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 
 /// Directories that hold no sources of ours.
 const SKIPPED: [&str; 2] = ["target", ".git"];
@@ -51,11 +41,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.strip_prefix(&root).unwrap_or(file).display();
         let found = check(&text, file.extension().is_some_and(|ext| ext == "rs"));
-        findings.extend(
-            found
-                .into_iter()
-                .map(|(line, what)| format!("{name}:{line}: {what}")),
-        );
+        findings.extend(found.into_iter().map(|(line, what)| format!("{name}:{line}: {what}")));
     }
     if findings.is_empty() {
         println!("tidy: {} files", files.len());
@@ -70,9 +56,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("cannot list {}", directory.display()))?
-            .path();
+        let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
         let named = |names: &[&str], part: Option<&std::ffi::OsStr>| {
             part.is_some_and(|part| names.iter().any(|&name| part == name))
         };
@@ -95,10 +79,7 @@ fn check(text: &str, is_rust: bool) -> Vec<(usize, String)> {
     let mut findings = Vec::new();
     let length = text.lines().count();
     if is_rust && length > MOST_LINES {
-        findings.push((
-            length,
-            format!("{length} lines, more than {MOST_LINES}: split it"),
-        ));
+        findings.push((length, format!("{length} lines, more than {MOST_LINES}: split it")));
     }
     if is_rust && !text.starts_with("//!") {
         let what = "no `//!` in the first line: say what comes in, what goes out, what it keeps";
