@@ -37,10 +37,8 @@ pub struct Identity {
     pub remote_port: u16,
     /// One of [`side`].
     pub side: u8,
-    /// 1 when the connection was met at its first byte.
-    pub from_start: u8,
     /// Explicit padding.
-    pub reserved: u16,
+    pub reserved: [u8; 3],
     /// Counts the uses of the slot: odd while in use.
     pub generation: u32,
     /// Explicit padding.
@@ -111,10 +109,10 @@ pub struct Link {
     pub sid_known: u32,
     /// 1 when the learner is an observer.
     pub observer: u32,
-    /// One of [`crate::abi::wire`].
-    pub wire: u32,
     /// Epoch of the leader, 0 while unknown.
     pub epoch: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Last PING of the leader, 0 when answered.
     pub ping_at: u64,
     /// When the next send call handed over.
@@ -177,6 +175,28 @@ pub enum Effect {
     Transition(u32),
 }
 
+impl Counts {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        proposals: 0,
+        matched: 0,
+        expired: 0,
+        unmeasured: 0,
+        stalls: 0,
+        replayed: 0,
+        replayed_acks: 0,
+        unknown_acks: 0,
+        gaps: 0,
+        resyncs: 0,
+        unframed_calls: 0,
+        pings: 0,
+        pongs: 0,
+        commits: 0,
+        requests: 0,
+        snapshots: 0,
+    };
+}
+
 impl Handed {
     /// When the byte before `end_seq` was handed to TCP by the call that ends `now`.
     #[inline(always)]
@@ -208,6 +228,40 @@ struct Stamp {
 }
 
 impl Link {
+    /// A free slot.
+    pub const FREE: Self = Self {
+        identity: Identity {
+            cookie: 0,
+            opened_at: 0,
+            closed_at: 0,
+            tgid: 0,
+            net_ns: 0,
+            local_addr: [0; 16],
+            remote_addr: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            side: 0,
+            reserved: [0; 3],
+            generation: 0,
+            reserved_2: 0,
+        },
+        announced_sid: 0,
+        sid_known: 0,
+        observer: 0,
+        epoch: 0,
+        reserved: 0,
+        ping_at: 0,
+        handed: Handed { first_at: 0, last_at: 0, last_seq: 0, reserved: 0 },
+        window: Window { epoch: 0, low: 0, high: 0, mode: 0, live_from: 0 },
+        arrivals: Arrivals { head: 0, tail: 0, merged: 0 },
+        counts: Counts::ZERO,
+        stages_ns: [0; 4],
+        down: Framer::HUNTING,
+        up: Framer::HUNTING,
+        delay: Histogram::EMPTY,
+        heartbeat: Histogram::EMPTY,
+    };
+
     /// The framer of one direction.
     #[inline(always)]
     pub fn framer(&mut self, incoming: bool) -> &mut Framer {

@@ -1,0 +1,343 @@
+//! The engine: keeps the kernel side and the host's Termite processes together.
+//!
+//! In: a [`Kernel`], its record ring, a [`Filter`]. Out: [`Happening`]s with labels, and [`Report`]s.
+//! Invariants: a process is watched from the moment it is found until it ends; a closed link is read once
+//! more and only then given back. Deliberately absent: formats, sockets, terminals.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use bytes::Bytes;
+use probe_ebpf::abi::{HeartbeatRecord, Process, ProposalRecord, TransitionRecord};
+use probe_ebpf::link::Link;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::clock;
+use crate::discover::{Change, Discovery, Filter, Procfs, Server, SetAside, Tgid, Watch, pidfd};
+use crate::kernel::{Counters, Kernel};
+use crate::labels::{Directory, Labels};
+use crate::ledger::Ledger;
+use crate::model::{ProbeReport, Report};
+use crate::records::Record;
+
+/// How long a closed link is kept: a reader may still take what was queued.
+const GRACE: Duration = Duration::from_secs(1);
+/// Quorum port of ZooKeeper's documentation, taken where no configuration tells another.
+const DEFAULT_QUORUM_PORT: u16 = 2888;
+/// How often all processes are looked through: a new one is usually announced by its threads' names.
+pub(crate) const SCAN_EVERY: Duration = Duration::from_secs(2);
+/// How often the ring is emptied when the kernel side does not ask for it.
+pub(crate) const DRAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// Something to show.
+#[derive(Clone, Debug)]
+pub(crate) enum Happening {
+    /// A proposal's delay.
+    Proposal(ProposalRecord, Labels),
+    /// A heartbeat's delay.
+    Heartbeat(HeartbeatRecord, Labels),
+    /// A change of a link.
+    Transition(TransitionRecord, Labels),
+    /// A server was found, or found to be different.
+    Appeared(Box<Server>),
+    /// A server ended.
+    Gone(Box<Server>),
+}
+
+/// A readable descriptor tells that the process ended.
+struct Ending {
+    descriptor: AsyncFd<std::os::fd::OwnedFd>,
+}
+
+/// See the module.
+pub(crate) struct Engine {
+    kernel: Kernel,
+    records: AsyncFd<RingBuf<MapData>>,
+    discovery: Discovery,
+    filter: Filter,
+    watch: Watch,
+    set_aside: Vec<SetAside>,
+    endings: HashMap<Tgid, Ending>,
+    ports: BTreeSet<u16>,
+    directory: Directory,
+    labels: HashMap<(u32, u32), Labels>,
+    closed: Ledger,
+    malformed: u64,
+    rescan: bool,
+}
+
+impl Engine {
+    /// Joins the two; nothing is watched yet.
+    pub(crate) fn new(
+        kernel: Kernel,
+        records: RingBuf<MapData>,
+        discovery: Discovery,
+        filter: Filter,
+    ) -> anyhow::Result<Self> {
+        let records = AsyncFd::with_interest(records, Interest::READABLE).context("cannot wait for records")?;
+        Ok(Self {
+            kernel,
+            records,
+            discovery,
+            filter,
+            watch: Watch::default(),
+            set_aside: Vec::new(),
+            endings: HashMap::new(),
+            ports: BTreeSet::new(),
+            directory: Directory::default(),
+            labels: HashMap::new(),
+            closed: Ledger::default(),
+            malformed: 0,
+            rescan: false,
+        })
+    }
+
+    /// The servers watched now.
+    pub(crate) fn servers(&self) -> &[Server] {
+        self.watch.servers()
+    }
+
+    /// Processes that look like Termite but are not watched.
+    pub(crate) fn set_aside(&self) -> &[SetAside] {
+        &self.set_aside
+    }
+
+    /// Looks through the processes and watches what is new.
+    pub(crate) fn scan(&mut self) -> anyhow::Result<Vec<Happening>> {
+        let scan = self.discovery.scan(&self.filter)?;
+        self.adopt(scan.servers, scan.set_aside)
+    }
+
+    fn adopt(&mut self, servers: Vec<Server>, set_aside: Vec<SetAside>) -> anyhow::Result<Vec<Happening>> {
+        self.rescan = false;
+        self.set_aside = set_aside;
+        let mut happenings = Vec::new();
+        for change in self.watch.update(servers) {
+            match change {
+                Change::Appeared(server) | Change::Changed(server) => {
+                    self.directory.addresses.resolve(&server);
+                    self.begin(&server)?;
+                    happenings.push(Happening::Appeared(Box::new(server)));
+                }
+                Change::Gone { tgid, .. } => {
+                    self.kernel.watch(tgid.0, None)?;
+                    self.endings.remove(&tgid);
+                    if let Some(server) = self.directory.servers.get(&tgid.0) {
+                        happenings.push(Happening::Gone(Box::new(server.clone())));
+                    }
+                }
+            }
+        }
+        self.labels.clear();
+        Ok(happenings)
+    }
+
+    /// Ports first: the process's next call already meets them.
+    fn begin(&mut self, server: &Server) -> anyhow::Result<()> {
+        let mut ports = server.quorum_ports.clone();
+        if ports.is_empty() {
+            ports.push(DEFAULT_QUORUM_PORT);
+        }
+        for port in ports {
+            if self.ports.insert(port) {
+                self.kernel.set_port(port, true)?;
+            }
+        }
+        let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
+        self.kernel.watch(server.tgid.0, Some(Process { own_quorum_port, ..Process::default() }))?;
+        self.directory.servers.insert(server.tgid.0, server.clone());
+        if let Ok(descriptor) = pidfd(server.tgid) {
+            if let Ok(descriptor) = AsyncFd::with_interest(descriptor, Interest::READABLE) {
+                self.endings.insert(server.tgid, Ending { descriptor });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do: records, the end of a process, or `DRAIN_EVERY`.
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
+        let ended = ended(&self.endings);
+        tokio::select! {
+            ready = self.records.readable() => { ready?.clear_ready(); }
+            () = ended => self.rescan = true,
+            () = tokio::time::sleep(DRAIN_EVERY) => {}
+        }
+        Ok(())
+    }
+
+    /// Empties the ring, and scans when a process began or ended.
+    pub(crate) fn drain(&mut self) -> anyhow::Result<Vec<Happening>> {
+        let mut happenings = Vec::new();
+        let mut batch = Vec::new();
+        let ring = self.records.get_mut();
+        while let Some(item) = ring.next() {
+            batch.push(Bytes::copy_from_slice(&item));
+        }
+        for bytes in batch {
+            match Record::decode(bytes) {
+                Ok(record) => self.on_record(record, &mut happenings)?,
+                Err(_) => self.malformed += 1,
+            }
+        }
+        if self.rescan {
+            happenings.extend(self.scan()?);
+        }
+        Ok(happenings)
+    }
+
+    fn on_record(&mut self, record: Record, happenings: &mut Vec<Happening>) -> anyhow::Result<()> {
+        match record {
+            Record::Proposal(r) => {
+                let labels = self.labels(r.slot, r.generation)?;
+                happenings.push(Happening::Proposal(r, labels));
+            }
+            Record::Heartbeat(r) => {
+                let labels = self.labels(r.slot, r.generation)?;
+                happenings.push(Happening::Heartbeat(r, labels));
+            }
+            Record::Transition(r) => {
+                self.labels.remove(&(r.slot, r.generation));
+                let labels = self.labels(r.slot, r.generation)?;
+                happenings.push(Happening::Transition(r, labels));
+            }
+            Record::Thread(r) => {
+                let known = self.servers().iter().find(|s| s.tgid.0 == r.tgid);
+                self.rescan |= known.is_none_or(|s| s.sid.value().is_none());
+            }
+        }
+        Ok(())
+    }
+
+    /// Labels of a link, remembered while its follower is known.
+    fn labels(&mut self, slot: u32, generation: u32) -> anyhow::Result<Labels> {
+        if let Some(labels) = self.labels.get(&(slot, generation)) {
+            return Ok(labels.clone());
+        }
+        let Some(link) = self.kernel.link(slot)?.filter(|l| l.identity.generation == generation) else {
+            return Ok(unknown_labels());
+        };
+        self.directory.note(&link.identity);
+        let labels = self.directory.labels(&link);
+        if labels.key.sid.is_some() {
+            self.labels.insert((slot, generation), labels.clone());
+        }
+        Ok(labels)
+    }
+
+    /// Everything at this moment. Links that closed a while ago are entered for good and given back.
+    pub(crate) fn report(&mut self) -> anyhow::Result<Report> {
+        let links = self.links()?;
+        for (_, link) in &links {
+            self.directory.note(&link.identity);
+        }
+        let now = clock::monotonic_ns();
+        let mut ledger_open = Vec::new();
+        for (slot, link) in links {
+            let labels = self.directory.labels(&link);
+            if self.is_over(&link, now) {
+                self.closed.add_closed(&link, &labels);
+                self.give_back(slot, &link)?;
+            } else {
+                ledger_open.push((link, labels));
+            }
+        }
+        let mut ledger = self.closed.clone();
+        for (link, labels) in &ledger_open {
+            ledger.add_open(link, labels);
+        }
+        let Counters { emitted, lost, links_refused } = self.kernel.counters()?;
+        let probe = ProbeReport {
+            hooks: self.kernel.hooks.clone(),
+            emitted,
+            lost,
+            links_refused,
+            servers: self.servers().len() as u64,
+        };
+        Ok(Report { followers: ledger.into_reports(), probe })
+    }
+
+    fn links(&self) -> anyhow::Result<Vec<(u32, Box<Link>)>> {
+        let mut links = Vec::new();
+        for slot in 0..self.kernel.slots {
+            if let Some(link) = self.kernel.link(slot)? {
+                links.push((slot, link));
+            }
+        }
+        Ok(links)
+    }
+
+    /// Closed, or its process is gone, for longer than the grace.
+    fn is_over(&self, link: &Link, now: u64) -> bool {
+        let closed_at = link.identity.closed_at;
+        closed_at != 0 && now.saturating_sub(closed_at) > GRACE.as_nanos() as u64
+    }
+
+    fn give_back(&mut self, slot: u32, link: &Link) -> anyhow::Result<()> {
+        self.directory.forget(&link.identity);
+        self.labels.remove(&(slot, link.identity.generation));
+        let tgid = link.identity.tgid;
+        if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, slot)? {
+            self.directory.servers.remove(&tgid);
+        }
+        let mut free = Box::new(Link::FREE);
+        free.identity.generation = link.identity.generation.wrapping_add(1);
+        self.kernel.free(slot, &free)?;
+        Ok(())
+    }
+
+    fn has_links(&self, tgid: u32, except: u32) -> anyhow::Result<bool> {
+        Ok(self.links()?.iter().any(|(slot, l)| *slot != except && l.identity.tgid == tgid))
+    }
+
+    /// How many records could not be understood: more than none is a defect of ours.
+    pub(crate) fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+/// Completes when one of the processes ends.
+async fn ended(endings: &HashMap<Tgid, Ending>) {
+    std::future::poll_fn(|cx| {
+        for ending in endings.values() {
+            if ending.descriptor.poll_read_ready(cx).is_ready() && has_ended(&ending.descriptor).unwrap_or(true) {
+                return std::task::Poll::Ready(());
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// A pidfd is readable once its process ended.
+fn has_ended(descriptor: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: descriptor.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd, no waiting.
+    match unsafe { libc::poll(&raw mut poll, 1, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        n => Ok(n > 0),
+    }
+}
+
+/// Labels of a link that is no more.
+fn unknown_labels() -> Labels {
+    Labels {
+        key: crate::model::FollowerKey {
+            ensemble: "unknown".into(),
+            vantage: crate::model::Vantage::Follower,
+            sid: None,
+        },
+        leader_sid: None,
+        pid: 0,
+        observer: false,
+    }
+}
+
+/// A discovery of this host's processes.
+pub(crate) fn discovery() -> Discovery {
+    Discovery::new(Procfs::default(), Tgid(std::process::id()))
+}
