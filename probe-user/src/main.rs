@@ -2,7 +2,9 @@
 
 mod demo;
 mod discover;
+mod metrics;
 mod model;
+mod serve;
 
 use clap::{Parser, Subcommand};
 

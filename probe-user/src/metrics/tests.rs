@@ -1,0 +1,316 @@
+//! Expositions of reports made by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::model::{FollowerKey, FollowerReport, HookReport};
+use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
+use probe_ebpf::link::Counts;
+
+/// A follower of ensemble `e` that was just met.
+fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
+    FollowerReport {
+        key: FollowerKey {
+            ensemble: "e".to_owned(),
+            vantage,
+            sid,
+        },
+        leader_sid: Some(9),
+        pid: 1,
+        observer: false,
+        wire: "plain",
+        connections: 1,
+        counts: Counts::default(),
+        in_flight: 0,
+        stages_ns: [0; 4],
+        delay: Box::new(Histogram::EMPTY),
+        heartbeat: Box::new(Histogram::EMPTY),
+    }
+}
+
+fn open(followers: Vec<FollowerReport>) -> String {
+    let report = Report {
+        followers,
+        ..Report::default()
+    };
+    encode(&report, Probe::default(), Format::OpenMetrics).unwrap()
+}
+
+/// The samples of an exposition by name and labels; fails when one appears twice.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let before = samples.insert(series.to_owned(), value.parse().unwrap());
+        assert_eq!(before, None, "{series} appears twice");
+    }
+    samples
+}
+
+#[test]
+fn a_sample_falls_into_its_bucket_and_buckets_add_up() {
+    for (i, bound) in BOUNDS_NS.iter().enumerate() {
+        let mut f = follower(Vantage::Follower, Some(3));
+        f.delay.add(*bound);
+        f.delay.add(*bound + 1);
+        f.heartbeat.add(*bound);
+        f.heartbeat.add(*bound + 1);
+        let samples = samples(&open(vec![f]));
+        let at = |name: &str, le: &str| {
+            let series = format!(
+                "termite_{name}_delay_seconds_bucket{{le=\"{le}\",ensemble=\"e\",vantage=\"follower\",sid=\"3\"}}"
+            );
+            samples.get(&series).copied()
+        };
+        for (j, other) in BOUNDS_NS.iter().enumerate() {
+            // What lies exactly on a bound counts as at most that bound.
+            let expected = f64::from(u8::from(j >= i) + u8::from(j > i));
+            let le = format!("{:?}", *other as f64 / 1e9);
+            assert_eq!(at("proposal", &le), Some(expected), "{bound} at {le}");
+            assert_eq!(
+                at("heartbeat", &le),
+                (j % 2 == 0).then_some(expected),
+                "{bound} at {le}"
+            );
+        }
+        for name in ["proposal", "heartbeat"] {
+            assert_eq!(at(name, "+Inf"), Some(2.0));
+            let labels = "{ensemble=\"e\",vantage=\"follower\",sid=\"3\"}";
+            assert_eq!(
+                samples[&format!("termite_{name}_delay_seconds_count{labels}")],
+                2.0
+            );
+            let sum = samples[&format!("termite_{name}_delay_seconds_sum{labels}")];
+            assert_eq!(sum, (2 * bound + 1) as f64 / 1e9);
+        }
+    }
+}
+
+#[test]
+fn the_count_is_that_of_the_buckets_when_the_map_moved_meanwhile() {
+    let mut f = follower(Vantage::Leader, Some(3));
+    f.delay.add(1);
+    f.delay.count = 2;
+    let samples = samples(&open(vec![f]));
+    let labels = "ensemble=\"e\",vantage=\"leader\",sid=\"3\"";
+    assert_eq!(
+        samples[&format!("termite_proposal_delay_seconds_count{{{labels}}}")],
+        1.0
+    );
+    let inf = format!("termite_proposal_delay_seconds_bucket{{le=\"+Inf\",{labels}}}");
+    assert_eq!(samples[&inf], 1.0);
+}
+
+#[test]
+fn every_counter_has_its_own_value() {
+    let mut f = follower(Vantage::Follower, Some(-1));
+    f.counts = Counts {
+        proposals: 10,
+        matched: 7,
+        expired: 1,
+        unmeasured: 3,
+        stalls: 4,
+        replayed: 5,
+        replayed_acks: 50,
+        unknown_acks: 6,
+        gaps: 8,
+        resyncs: 9,
+        unframed_calls: 11,
+        pings: 12,
+        ..Counts::default()
+    };
+    f.in_flight = 2;
+    f.stages_ns = [1_000_000_000, 2_500_000_000, 3, 0];
+    let samples = samples(&open(vec![f]));
+    let l = "ensemble=\"e\",vantage=\"follower\",sid=\"-1\"";
+    for (series, value) in [
+        (format!("termite_proposals_total{{{l}}}"), 10.0),
+        (format!("termite_proposals_matched_total{{{l}}}"), 7.0),
+        (format!("termite_proposals_expired_total{{{l}}}"), 1.0),
+        (format!("termite_proposals_replayed_total{{{l}}}"), 5.0),
+        (format!("termite_proposals_in_flight{{{l}}}"), 2.0),
+        (format!("termite_proposal_stalls_total{{{l}}}"), 4.0),
+        (format!("termite_heartbeats_total{{{l}}}"), 12.0),
+        (format!("termite_probe_stream_resyncs_total{{{l}}}"), 9.0),
+        (format!("termite_probe_coverage_ratio{{{l}}}"), 0.5),
+        (format!("termite_probe_anomalies_total{{{l},kind=\"gap\"}}"), 8.0),
+        (
+            format!("termite_probe_anomalies_total{{{l},kind=\"unframed_call\"}}"),
+            11.0,
+        ),
+        (
+            format!("termite_probe_anomalies_total{{{l},kind=\"unknown_ack\"}}"),
+            6.0,
+        ),
+        (
+            format!("termite_probe_anomalies_total{{{l},kind=\"unmeasured\"}}"),
+            3.0,
+        ),
+        (
+            format!("termite_proposal_stage_seconds_total{{{l},stage=\"receive\"}}"),
+            1.0,
+        ),
+        (
+            format!("termite_proposal_stage_seconds_total{{{l},stage=\"process\"}}"),
+            2.5,
+        ),
+        (
+            format!("termite_proposal_stage_seconds_total{{{l},stage=\"log\"}}"),
+            3e-9,
+        ),
+        (
+            format!("termite_proposal_stage_seconds_total{{{l},stage=\"send\"}}"),
+            0.0,
+        ),
+        (
+            format!("termite_links{{{l},wire=\"plain\",observer=\"false\"}}"),
+            1.0,
+        ),
+    ] {
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn a_new_follower_has_zeros_but_no_coverage() {
+    let text = open(vec![follower(Vantage::Leader, None)]);
+    let labels = "{ensemble=\"e\",vantage=\"leader\",sid=\"unknown\"}";
+    assert!(
+        text.contains(&format!("termite_proposals_total{labels} 0\n")),
+        "{text}"
+    );
+    assert!(text.contains(&format!("termite_proposal_delay_seconds_count{labels} 0\n")));
+    assert!(!text.contains("termite_probe_coverage_ratio{"));
+    assert!(!text.contains("stage="), "stages are the follower's to know");
+}
+
+#[test]
+fn what_cannot_be_seen_is_absent_not_zero() {
+    let mut observer = follower(Vantage::Leader, Some(4));
+    observer.observer = true;
+    let mut tls = follower(Vantage::Leader, Some(5));
+    tls.wire = "tls";
+    let text = open(vec![observer, tls]);
+    let of = |sid: &str| -> BTreeSet<String> {
+        let label = format!("sid=\"{sid}\"");
+        let mine = text.lines().filter(|line| line.contains(&label));
+        mine.map(|line| line.split('{').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(of("5"), BTreeSet::from(["termite_links".to_owned()]));
+    assert!(of("4").contains("termite_heartbeats_total"));
+    assert!(
+        !of("4").iter().any(|name| name.starts_with("termite_proposal")),
+        "{text}"
+    );
+    assert!(text.contains("sid=\"5\",wire=\"tls\",observer=\"false\"} 1\n"));
+}
+
+#[test]
+fn followers_that_labels_cannot_tell_apart_are_added_up() {
+    let (mut a, mut b) = (follower(Vantage::Leader, None), follower(Vantage::Leader, None));
+    a.counts.proposals = 2;
+    b.counts.proposals = 3;
+    a.delay.add(1);
+    b.delay.add(2);
+    let samples = samples(&open(vec![a, b]));
+    let labels = "{ensemble=\"e\",vantage=\"leader\",sid=\"unknown\"}";
+    assert_eq!(samples[&format!("termite_proposals_total{labels}")], 5.0);
+    assert_eq!(
+        samples[&format!("termite_proposal_delay_seconds_count{labels}")],
+        2.0
+    );
+}
+
+#[test]
+fn the_probe_tells_about_itself() {
+    let hook = |state| HookReport {
+        hook: "arrival",
+        variant: "sk_data_ready",
+        state,
+        reason: String::new(),
+    };
+    let report = Report {
+        probe: ProbeReport {
+            hooks: vec![hook("attached"), hook("attached")],
+            emitted: [1, 2, 3, 4],
+            lost: [5, 6, 7, 8],
+            links_refused: 9,
+            servers: 10,
+        },
+        ..Report::default()
+    };
+    let probe = Probe {
+        ready: true,
+        process: Process::read(),
+    };
+    let text = encode(&report, probe, Format::OpenMetrics).unwrap();
+    let samples = samples(&text);
+    for (series, value) in [
+        ("termite_probe_records_total{kind=\"heartbeat\"}", 2.0),
+        ("termite_probe_records_lost_total{kind=\"thread\"}", 8.0),
+        ("termite_probe_links_refused_total", 9.0),
+        ("termite_probe_servers", 10.0),
+        ("termite_probe_ready", 1.0),
+        (
+            "termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}",
+            1.0,
+        ),
+        (
+            concat!(
+                "termite_probe_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"}"
+            ),
+            1.0,
+        ),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
+    assert!(samples["process_resident_memory_bytes"] > 0.0);
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn labels_are_escaped() {
+    let mut f = follower(Vantage::Leader, Some(1));
+    f.key.ensemble = "a\"b\\c\nd".to_owned();
+    assert!(open(vec![f]).contains("{ensemble=\"a\\\"b\\\\c\\nd\",vantage=\"leader\",sid=\"1\"}"));
+}
+
+/// Series cost: a node of the usual ensemble of five stays below 300, with room for two more followers.
+#[test]
+fn series_are_few() {
+    let hooks = ["receive", "send", "handed", "arrival", "close", "thread", "flush"];
+    let series = |followers: i64, vantage| {
+        let report = Report {
+            followers: (0..followers)
+                .map(|sid| {
+                    let mut f = follower(vantage, Some(sid));
+                    f.counts.matched = 1;
+                    f
+                })
+                .collect(),
+            probe: ProbeReport {
+                hooks: hooks
+                    .map(|hook| HookReport {
+                        hook,
+                        variant: "v",
+                        state: "attached",
+                        reason: String::new(),
+                    })
+                    .to_vec(),
+                ..ProbeReport::default()
+            },
+        };
+        let probe = Probe {
+            ready: true,
+            process: Process::read(),
+        };
+        samples(&encode(&report, probe, Format::Classic).unwrap()).len()
+    };
+    assert_eq!(series(0, Vantage::Leader), 23);
+    assert_eq!(series(1, Vantage::Follower), 23 + 47);
+    assert_eq!(series(4, Vantage::Leader), 23 + 4 * 43);
+    assert!(series(6, Vantage::Leader) < 300);
+}
