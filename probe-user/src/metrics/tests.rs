@@ -314,3 +314,60 @@ fn series_are_few() {
     assert_eq!(series(4, Vantage::Leader), 23 + 4 * 43);
     assert!(series(6, Vantage::Leader) < 300);
 }
+
+/// Families of an exposition that has every family: name to type.
+fn families() -> BTreeMap<String, String> {
+    let report = Report {
+        followers: vec![follower(Vantage::Follower, Some(1))],
+        ..Report::default()
+    };
+    let probe = Probe {
+        ready: true,
+        process: Process::read(),
+    };
+    let text = encode(&report, probe, Format::Classic).unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_documentation_lists_every_family_with_its_type() {
+    let documented: BTreeMap<String, String> = include_str!("../../../docs/metrics.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .filter(|(name, _)| name.starts_with("termite_") || name.starts_with("process_"))
+        .map(|(name, rest)| {
+            (
+                name.to_owned(),
+                rest.split(" |").next().unwrap().replace("info", "gauge"),
+            )
+        })
+        .collect();
+    assert_eq!(documented, families());
+}
+
+#[test]
+fn rules_and_dashboard_name_only_what_exists() {
+    let families = families();
+    for text in [
+        include_str!("../../../deploy/rules.yml"),
+        include_str!("../../../deploy/rules_test.yml"),
+        include_str!("../../../deploy/dashboard.json"),
+        include_str!("../../../docs/metrics.md"),
+    ] {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("termite_") || word.starts_with("process_")) {
+            let parts = ["_bucket", "_count", "_sum"];
+            let histogram = parts.iter().find_map(|part| name.strip_suffix(part));
+            let of_histogram =
+                histogram.is_some_and(|base| families.get(base).is_some_and(|t| t == "histogram"));
+            assert!(
+                families.contains_key(name) || of_histogram,
+                "{name} does not exist"
+            );
+        }
+    }
+}
