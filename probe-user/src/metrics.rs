@@ -175,9 +175,7 @@ fn seconds(ns: u64) -> f64 {
 }
 
 fn count(metric: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
-    metric
-        .encode_family(labels)?
-        .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
 }
 
 fn delays(
@@ -190,9 +188,12 @@ fn delays(
     let mut metric = e.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     for row in rows.iter().filter(|row| scope.covers(row)) {
         let delays = of(row);
-        metric
-            .encode_family(&row.labels())?
-            .encode_histogram::<NoLabelSet>(seconds(delays.sum_ns), delays.count(), &delays.buckets, None)?;
+        metric.encode_family(&row.labels())?.encode_histogram::<NoLabelSet>(
+            seconds(delays.sum_ns),
+            delays.count(),
+            &delays.buckets,
+            None,
+        )?;
     }
     Ok(())
 }
@@ -201,22 +202,10 @@ impl Exposition {
     fn encode_delays(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Delay of proposals in seconds: at the follower from arrival to handing over the \
                     acknowledgement, at the leader from sending to the arrival of the acknowledgement.";
-        delays(
-            e,
-            ("termite_proposal_delay", help),
-            &self.rows,
-            Scope::Proposals,
-            |row| &row.delay,
-        )?;
+        delays(e, ("termite_proposal_delay", help), &self.rows, Scope::Proposals, |row| &row.delay)?;
         let help = "Delay of heartbeats in seconds: at the follower from the arrival of a PING to \
                     handing over its answer, at the leader from sending it to the arrival of the answer.";
-        delays(
-            e,
-            ("termite_heartbeat_delay", help),
-            &self.rows,
-            Scope::Packets,
-            |row| &row.heartbeat,
-        )
+        delays(e, ("termite_heartbeat_delay", help), &self.rows, Scope::Packets, |row| &row.heartbeat)
     }
 
     fn encode_counter(&self, e: &mut DescriptorEncoder<'_>, counter: &Counter) -> fmt::Result {
@@ -230,19 +219,13 @@ impl Exposition {
     fn encode_stages(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Part of the delays spent in each stage in seconds; the stages add up to the sum of \
                     the delays. At the follower's vantage only.";
-        let mut metric = e.encode_descriptor(
-            "termite_proposal_stage",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Counter,
-        )?;
+        let mut metric =
+            e.encode_descriptor("termite_proposal_stage", help, Some(&Unit::Seconds), MetricType::Counter)?;
         let here = |row: &&Row| row.vantage == Vantage::Follower && Scope::Proposals.covers(row);
         for row in self.rows.iter().filter(here) {
             for (stage, ns) in STAGES.iter().zip(row.stages_ns) {
                 let labels = (row.labels(), [("stage", *stage)]);
-                metric
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, f64>(&seconds(ns), None)?;
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&seconds(ns), None)?;
             }
         }
         Ok(())
@@ -253,21 +236,14 @@ impl Exposition {
         let mut metric = e.encode_descriptor("termite_links", help, None, MetricType::Gauge)?;
         for row in &self.rows {
             for ((wire, observer), connections) in &row.links {
-                let role = [
-                    ("wire", *wire),
-                    ("observer", if *observer { "true" } else { "false" }),
-                ];
-                metric
-                    .encode_family(&(row.labels(), role))?
-                    .encode_gauge(connections)?;
+                let role = [("wire", *wire), ("observer", if *observer { "true" } else { "false" })];
+                metric.encode_family(&(row.labels(), role))?.encode_gauge(connections)?;
             }
         }
         let help = "Live proposals that wait for their acknowledgement at this moment, in proposals.";
         let mut metric = e.encode_descriptor("termite_proposals_in_flight", help, None, MetricType::Gauge)?;
         for row in self.rows.iter().filter(|row| row.proposals_visible) {
-            metric
-                .encode_family(&row.labels())?
-                .encode_gauge(&row.in_flight)?;
+            metric.encode_family(&row.labels())?.encode_gauge(&row.in_flight)?;
         }
         Ok(())
     }

@@ -116,20 +116,13 @@ fn router(source: Arc<dyn Source>) -> Router {
 
 async fn serve_metrics(State(source): State<Arc<dyn Source>>, headers: HeaderMap) -> Response {
     let format = wanted_format(&headers);
-    let probe = Probe {
-        ready: source.ready().is_ok(),
-        process: Process::read(),
-    };
-    let text = source
-        .report()
-        .and_then(|report| Ok(metrics::encode(&report, probe, format)?));
+    let probe = Probe { ready: source.ready().is_ok(), process: Process::read() };
+    let text = source.report().and_then(|report| Ok(metrics::encode(&report, probe, format)?));
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("cannot report: {error:#}\n"),
-        )
-            .into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot report: {error:#}\n")).into_response()
+        }
     }
 }
 
@@ -151,11 +144,7 @@ fn wanted_format(headers: &HeaderMap) -> Format {
             let mut parts = range.split(';').map(str::trim);
             parts.next() == Some("application/openmetrics-text") && parts.all(|p| p != "q=0" && p != "q=0.0")
         });
-    if asked {
-        Format::OpenMetrics
-    } else {
-        Format::Classic
-    }
+    if asked { Format::OpenMetrics } else { Format::Classic }
 }
 
 #[cfg(test)]

@@ -19,9 +19,7 @@ pub(super) fn from_open_metrics(open: &str) -> String {
                 "info" => ("_info", "gauge"),
                 _ => ("", kind),
             };
-            out.push_str(&format!(
-                "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"
-            ));
+            out.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
         } else if !line.starts_with('#') {
             out.push_str(line);
             out.push('\n');

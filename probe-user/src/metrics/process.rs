@@ -32,12 +32,7 @@ impl Process {
         let text = |path| fs::read_to_string(path).ok();
         // The descriptor that lists the directory is not one of the probe's.
         let open_fds = fs::read_dir("/proc/self/fd").ok()?.count() as u64 - 1;
-        Self::parse(
-            &text("/proc/self/stat")?,
-            &text("/proc/self/status")?,
-            &text("/proc/stat")?,
-            open_fds,
-        )
+        Self::parse(&text("/proc/self/stat")?, &text("/proc/self/status")?, &text("/proc/stat")?, open_fds)
     }
 
     fn parse(stat: &str, status: &str, host_stat: &str, open_fds: u64) -> Option<Self> {
@@ -63,24 +58,14 @@ impl Process {
         e.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, f64>(&self.cpu_seconds, None)?;
         let help = "Resident memory of the probe's user space in bytes.";
-        e.encode_descriptor(
-            "process_resident_memory",
-            help,
-            Some(&Unit::Bytes),
-            MetricType::Gauge,
-        )?
-        .encode_gauge(&self.resident_bytes)?;
+        e.encode_descriptor("process_resident_memory", help, Some(&Unit::Bytes), MetricType::Gauge)?
+            .encode_gauge(&self.resident_bytes)?;
         let help = "File descriptors that the probe holds, in descriptors.";
         e.encode_descriptor("process_open_fds", help, None, MetricType::Gauge)?
             .encode_gauge(&self.open_fds)?;
         let help = "When the probe started, in seconds of Unix time.";
-        e.encode_descriptor(
-            "process_start_time",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?
-        .encode_gauge(&self.start_seconds)
+        e.encode_descriptor("process_start_time", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&self.start_seconds)
     }
 }
 
@@ -94,12 +79,8 @@ mod tests {
     #[test]
     fn fields_are_found_behind_any_name() {
         let parsed = Process::parse(STAT, "Name:\tx\nVmRSS:\t     2048 kB\n", "cpu 1\nbtime 1000\n", 9);
-        let expected = Process {
-            cpu_seconds: 2.0,
-            resident_bytes: 2048 * 1024,
-            open_fds: 9,
-            start_seconds: 1123.45,
-        };
+        let expected =
+            Process { cpu_seconds: 2.0, resident_bytes: 2048 * 1024, open_fds: 9, start_seconds: 1123.45 };
         assert_eq!(parsed, Some(expected));
     }
 

@@ -48,9 +48,7 @@ pub(super) struct Row {
 pub(super) fn collect(followers: &[FollowerReport]) -> Vec<Row> {
     let mut rows: BTreeMap<&FollowerKey, Row> = BTreeMap::new();
     for follower in followers {
-        rows.entry(&follower.key)
-            .or_insert_with(|| Row::new(&follower.key))
-            .add(follower);
+        rows.entry(&follower.key).or_insert_with(|| Row::new(&follower.key)).add(follower);
     }
     rows.into_values().collect()
 }
@@ -59,10 +57,7 @@ impl Delays {
     /// An empty histogram with every `step`-th bound.
     fn new(step: usize) -> Self {
         let bounds = BOUNDS_NS.iter().step_by(step).map(|ns| (super::seconds(*ns), 0));
-        Self {
-            sum_ns: 0,
-            buckets: bounds.chain([(f64::INFINITY, 0)]).collect(),
-        }
+        Self { sum_ns: 0, buckets: bounds.chain([(f64::INFINITY, 0)]).collect() }
     }
 
     /// Adds `histogram`; a bucket between two kept bounds falls to the upper one.
@@ -85,9 +80,7 @@ impl Row {
     fn new(key: &FollowerKey) -> Self {
         Self {
             ensemble: key.ensemble.clone(),
-            sid: key
-                .sid
-                .map_or_else(|| UNKNOWN_SID.to_owned(), |sid| sid.to_string()),
+            sid: key.sid.map_or_else(|| UNKNOWN_SID.to_owned(), |sid| sid.to_string()),
             vantage: key.vantage,
             proposals_visible: false,
             packets_visible: false,
@@ -116,11 +109,7 @@ impl Row {
 
     /// The labels of every series of this row.
     pub(super) fn labels(&self) -> [(&'static str, &str); 3] {
-        [
-            ("ensemble", self.ensemble.as_str()),
-            ("vantage", self.vantage.name()),
-            ("sid", self.sid.as_str()),
-        ]
+        [("ensemble", self.ensemble.as_str()), ("vantage", self.vantage.name()), ("sid", self.sid.as_str())]
     }
 
     /// Measured ÷ (acknowledged or expired); `None` before the first such proposal.

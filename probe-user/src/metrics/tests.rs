@@ -10,11 +10,7 @@ use probe_ebpf::link::Counts;
 /// A follower of ensemble `e` that was just met.
 fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
     FollowerReport {
-        key: FollowerKey {
-            ensemble: "e".to_owned(),
-            vantage,
-            sid,
-        },
+        key: FollowerKey { ensemble: "e".to_owned(), vantage, sid },
         leader_sid: Some(9),
         pid: 1,
         observer: false,
@@ -29,10 +25,7 @@ fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
 }
 
 fn open(followers: Vec<FollowerReport>) -> String {
-    let report = Report {
-        followers,
-        ..Report::default()
-    };
+    let report = Report { followers, ..Report::default() };
     encode(&report, Probe::default(), Format::OpenMetrics).unwrap()
 }
 
@@ -67,19 +60,12 @@ fn a_sample_falls_into_its_bucket_and_buckets_add_up() {
             let expected = f64::from(u8::from(j >= i) + u8::from(j > i));
             let le = format!("{:?}", *other as f64 / 1e9);
             assert_eq!(at("proposal", &le), Some(expected), "{bound} at {le}");
-            assert_eq!(
-                at("heartbeat", &le),
-                (j % 2 == 0).then_some(expected),
-                "{bound} at {le}"
-            );
+            assert_eq!(at("heartbeat", &le), (j % 2 == 0).then_some(expected), "{bound} at {le}");
         }
         for name in ["proposal", "heartbeat"] {
             assert_eq!(at(name, "+Inf"), Some(2.0));
             let labels = "{ensemble=\"e\",vantage=\"follower\",sid=\"3\"}";
-            assert_eq!(
-                samples[&format!("termite_{name}_delay_seconds_count{labels}")],
-                2.0
-            );
+            assert_eq!(samples[&format!("termite_{name}_delay_seconds_count{labels}")], 2.0);
             let sum = samples[&format!("termite_{name}_delay_seconds_sum{labels}")];
             assert_eq!(sum, (2 * bound + 1) as f64 / 1e9);
         }
@@ -93,10 +79,7 @@ fn the_count_is_that_of_the_buckets_when_the_map_moved_meanwhile() {
     f.delay.count = 2;
     let samples = samples(&open(vec![f]));
     let labels = "ensemble=\"e\",vantage=\"leader\",sid=\"3\"";
-    assert_eq!(
-        samples[&format!("termite_proposal_delay_seconds_count{{{labels}}}")],
-        1.0
-    );
+    assert_eq!(samples[&format!("termite_proposal_delay_seconds_count{{{labels}}}")], 1.0);
     let inf = format!("termite_proposal_delay_seconds_bucket{{le=\"+Inf\",{labels}}}");
     assert_eq!(samples[&inf], 1.0);
 }
@@ -134,38 +117,14 @@ fn every_counter_has_its_own_value() {
         (format!("termite_probe_stream_resyncs_total{{{l}}}"), 9.0),
         (format!("termite_probe_coverage_ratio{{{l}}}"), 0.5),
         (format!("termite_probe_anomalies_total{{{l},kind=\"gap\"}}"), 8.0),
-        (
-            format!("termite_probe_anomalies_total{{{l},kind=\"unframed_call\"}}"),
-            11.0,
-        ),
-        (
-            format!("termite_probe_anomalies_total{{{l},kind=\"unknown_ack\"}}"),
-            6.0,
-        ),
-        (
-            format!("termite_probe_anomalies_total{{{l},kind=\"unmeasured\"}}"),
-            3.0,
-        ),
-        (
-            format!("termite_proposal_stage_seconds_total{{{l},stage=\"receive\"}}"),
-            1.0,
-        ),
-        (
-            format!("termite_proposal_stage_seconds_total{{{l},stage=\"process\"}}"),
-            2.5,
-        ),
-        (
-            format!("termite_proposal_stage_seconds_total{{{l},stage=\"log\"}}"),
-            3e-9,
-        ),
-        (
-            format!("termite_proposal_stage_seconds_total{{{l},stage=\"send\"}}"),
-            0.0,
-        ),
-        (
-            format!("termite_links{{{l},wire=\"plain\",observer=\"false\"}}"),
-            1.0,
-        ),
+        (format!("termite_probe_anomalies_total{{{l},kind=\"unframed_call\"}}"), 11.0),
+        (format!("termite_probe_anomalies_total{{{l},kind=\"unknown_ack\"}}"), 6.0),
+        (format!("termite_probe_anomalies_total{{{l},kind=\"unmeasured\"}}"), 3.0),
+        (format!("termite_proposal_stage_seconds_total{{{l},stage=\"receive\"}}"), 1.0),
+        (format!("termite_proposal_stage_seconds_total{{{l},stage=\"process\"}}"), 2.5),
+        (format!("termite_proposal_stage_seconds_total{{{l},stage=\"log\"}}"), 3e-9),
+        (format!("termite_proposal_stage_seconds_total{{{l},stage=\"send\"}}"), 0.0),
+        (format!("termite_links{{{l},wire=\"plain\",observer=\"false\"}}"), 1.0),
     ] {
         assert_eq!(samples.get(&series), Some(&value), "{series}");
     }
@@ -175,10 +134,7 @@ fn every_counter_has_its_own_value() {
 fn a_new_follower_has_zeros_but_no_coverage() {
     let text = open(vec![follower(Vantage::Leader, None)]);
     let labels = "{ensemble=\"e\",vantage=\"leader\",sid=\"unknown\"}";
-    assert!(
-        text.contains(&format!("termite_proposals_total{labels} 0\n")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("termite_proposals_total{labels} 0\n")), "{text}");
     assert!(text.contains(&format!("termite_proposal_delay_seconds_count{labels} 0\n")));
     assert!(!text.contains("termite_probe_coverage_ratio{"));
     assert!(!text.contains("stage="), "stages are the follower's to know");
@@ -194,15 +150,11 @@ fn what_cannot_be_seen_is_absent_not_zero() {
     let of = |sid: &str| -> BTreeSet<String> {
         let label = format!("sid=\"{sid}\"");
         let mine = text.lines().filter(|line| line.contains(&label));
-        mine.map(|line| line.split('{').next().unwrap().to_owned())
-            .collect()
+        mine.map(|line| line.split('{').next().unwrap().to_owned()).collect()
     };
     assert_eq!(of("5"), BTreeSet::from(["termite_links".to_owned()]));
     assert!(of("4").contains("termite_heartbeats_total"));
-    assert!(
-        !of("4").iter().any(|name| name.starts_with("termite_proposal")),
-        "{text}"
-    );
+    assert!(!of("4").iter().any(|name| name.starts_with("termite_proposal")), "{text}");
     assert!(text.contains("sid=\"5\",wire=\"tls\",observer=\"false\"} 1\n"));
 }
 
@@ -216,20 +168,12 @@ fn followers_that_labels_cannot_tell_apart_are_added_up() {
     let samples = samples(&open(vec![a, b]));
     let labels = "{ensemble=\"e\",vantage=\"leader\",sid=\"unknown\"}";
     assert_eq!(samples[&format!("termite_proposals_total{labels}")], 5.0);
-    assert_eq!(
-        samples[&format!("termite_proposal_delay_seconds_count{labels}")],
-        2.0
-    );
+    assert_eq!(samples[&format!("termite_proposal_delay_seconds_count{labels}")], 2.0);
 }
 
 #[test]
 fn the_probe_tells_about_itself() {
-    let hook = |state| HookReport {
-        hook: "arrival",
-        variant: "sk_data_ready",
-        state,
-        reason: String::new(),
-    };
+    let hook = |state| HookReport { hook: "arrival", variant: "sk_data_ready", state, reason: String::new() };
     let report = Report {
         probe: ProbeReport {
             hooks: vec![hook("attached"), hook("attached")],
@@ -240,10 +184,7 @@ fn the_probe_tells_about_itself() {
         },
         ..Report::default()
     };
-    let probe = Probe {
-        ready: true,
-        process: Process::read(),
-    };
+    let probe = Probe { ready: true, process: Process::read() };
     let text = encode(&report, probe, Format::OpenMetrics).unwrap();
     let samples = samples(&text);
     for (series, value) in [
@@ -252,18 +193,8 @@ fn the_probe_tells_about_itself() {
         ("termite_probe_links_refused_total", 9.0),
         ("termite_probe_servers", 10.0),
         ("termite_probe_ready", 1.0),
-        (
-            "termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}",
-            1.0,
-        ),
-        (
-            concat!(
-                "termite_probe_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"}"
-            ),
-            1.0,
-        ),
+        ("termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}", 1.0),
+        (concat!("termite_probe_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
     }
@@ -293,20 +224,12 @@ fn series_are_few() {
                 .collect(),
             probe: ProbeReport {
                 hooks: hooks
-                    .map(|hook| HookReport {
-                        hook,
-                        variant: "v",
-                        state: "attached",
-                        reason: String::new(),
-                    })
+                    .map(|hook| HookReport { hook, variant: "v", state: "attached", reason: String::new() })
                     .to_vec(),
                 ..ProbeReport::default()
             },
         };
-        let probe = Probe {
-            ready: true,
-            process: Process::read(),
-        };
+        let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
     assert_eq!(series(0, Vantage::Leader), 23);
@@ -317,14 +240,8 @@ fn series_are_few() {
 
 /// Families of an exposition that has every family: name to type.
 fn families() -> BTreeMap<String, String> {
-    let report = Report {
-        followers: vec![follower(Vantage::Follower, Some(1))],
-        ..Report::default()
-    };
-    let probe = Probe {
-        ready: true,
-        process: Process::read(),
-    };
+    let report = Report { followers: vec![follower(Vantage::Follower, Some(1))], ..Report::default() };
+    let probe = Probe { ready: true, process: Process::read() };
     let text = encode(&report, probe, Format::Classic).unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types
@@ -339,12 +256,7 @@ fn the_documentation_lists_every_family_with_its_type() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
         .filter(|(name, _)| name.starts_with("termite_") || name.starts_with("process_"))
-        .map(|(name, rest)| {
-            (
-                name.to_owned(),
-                rest.split(" |").next().unwrap().replace("info", "gauge"),
-            )
-        })
+        .map(|(name, rest)| (name.to_owned(), rest.split(" |").next().unwrap().replace("info", "gauge")))
         .collect();
     assert_eq!(documented, families());
 }
@@ -364,10 +276,7 @@ fn rules_and_dashboard_name_only_what_exists() {
             let histogram = parts.iter().find_map(|part| name.strip_suffix(part));
             let of_histogram =
                 histogram.is_some_and(|base| families.get(base).is_some_and(|t| t == "histogram"));
-            assert!(
-                families.contains_key(name) || of_histogram,
-                "{name} does not exist"
-            );
+            assert!(families.contains_key(name) || of_histogram, "{name} does not exist");
         }
     }
 }

@@ -44,10 +44,7 @@ async fn start(source: Arc<Fake>) -> Server {
 /// Sends `request` and its blank line; the whole answer.
 async fn ask(addr: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    stream
-        .write_all(format!("{request}\r\nHost: probe\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{request}\r\nHost: probe\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
@@ -67,10 +64,7 @@ async fn each_path_has_its_answer() {
         ("DELETE /healthz HTTP/1.1", "405 Method Not Allowed", ""),
     ] {
         let answer = ask(server.addr, request).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
-            "{request}: {answer}"
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {answer}");
         assert!(answer.contains(body), "{request}: {answer}");
     }
 }
@@ -80,23 +74,12 @@ async fn the_client_chooses_the_format() {
     let server = start(Arc::default()).await;
     let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     for (accept, content_type, ended) in [
-        (
-            prometheus,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            true,
-        ),
+        (prometheus, "application/openmetrics-text; version=1.0.0; charset=utf-8", true),
         ("*/*", "text/plain; version=0.0.4; charset=utf-8", false),
-        (
-            "application/openmetrics-text;q=0",
-            "text/plain; version=0.0.4; charset=utf-8",
-            false,
-        ),
+        ("application/openmetrics-text;q=0", "text/plain; version=0.0.4; charset=utf-8", false),
     ] {
         let answer = ask(server.addr, &format!("GET /metrics HTTP/1.1\r\nAccept: {accept}")).await;
-        assert!(
-            answer.contains(&format!("content-type: {content_type}\r\n")),
-            "{answer}"
-        );
+        assert!(answer.contains(&format!("content-type: {content_type}\r\n")), "{answer}");
         assert_eq!(answer.ends_with("# EOF\n"), ended, "{accept}");
     }
 }
@@ -108,26 +91,16 @@ async fn readiness_says_why_not() {
     let server = start(source.clone()).await;
     let answer = ask(server.addr, "GET /readyz HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(
-        answer.ends_with("\r\n\r\nnot ready: no hook for arrivals\n"),
-        "{answer}"
-    );
+    assert!(answer.ends_with("\r\n\r\nnot ready: no hook for arrivals\n"), "{answer}");
     let metrics = ask(server.addr, "GET /metrics HTTP/1.1").await;
     assert!(metrics.contains("\ntermite_probe_ready 0\n"), "{metrics}");
     *source.not_ready.lock().unwrap() = None;
-    assert!(
-        ask(server.addr, "GET /readyz HTTP/1.1")
-            .await
-            .starts_with("HTTP/1.1 200 ")
-    );
+    assert!(ask(server.addr, "GET /readyz HTTP/1.1").await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
 async fn a_failed_report_is_no_empty_page() {
-    let source = Fake {
-        broken: true,
-        ..Fake::default()
-    };
+    let source = Fake { broken: true, ..Fake::default() };
     let server = start(Arc::new(source)).await;
     let answer = ask(server.addr, "GET /metrics HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
