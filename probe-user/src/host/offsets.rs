@@ -1,0 +1,203 @@
+//! Where the kernel fields lie that the programs read.
+//!
+//! In: the running kernel's BTF. Out: [`Offsets`]. Invariant: all fields or none; a field that cannot be
+//! told is named with what is lost, never guessed. Deliberately absent: fallbacks by kernel version.
+
+use std::fmt::Write as _;
+
+use probe_ebpf::abi::Offsets;
+use serde::Serialize;
+
+use super::btf::{Btf, BtfError};
+
+/// One field: its C name, what needs it, where its offset goes.
+struct Field {
+    object: &'static str,
+    path: &'static str,
+    needed_for: &'static str,
+    slot: fn(&mut Offsets) -> &mut u32,
+}
+
+const fn field(
+    object: &'static str,
+    path: &'static str,
+    needed_for: &'static str,
+    slot: fn(&mut Offsets) -> &mut u32,
+) -> Field {
+    Field { object, path, needed_for, slot }
+}
+
+const PORTS: &str = "telling quorum connections by their ports";
+const ADDRESSES: &str = "naming the two ends of a connection";
+const NAMESPACE: &str = "telling connections of different network namespaces apart";
+const ARRIVAL: &str = "the instant at which a proposal's last byte arrived";
+const POSITION: &str = "placing the bytes of a call in the stream";
+const CALL: &str = "reading the packet heads of a socket call";
+
+/// The list that [`Offsets`] documents, in its order.
+const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
+    field("sock", "__sk_common.skc_num", PORTS, |o| &mut o.skc_num),
+    field("sock", "__sk_common.skc_dport", PORTS, |o| &mut o.skc_dport),
+    field("sock", "__sk_common.skc_family", ADDRESSES, |o| &mut o.skc_family),
+    field("sock", "__sk_common.skc_rcv_saddr", ADDRESSES, |o| &mut o.skc_rcv_saddr),
+    field("sock", "__sk_common.skc_daddr", ADDRESSES, |o| &mut o.skc_daddr),
+    field("sock", "__sk_common.skc_v6_rcv_saddr", ADDRESSES, |o| &mut o.skc_v6_rcv_saddr),
+    field("sock", "__sk_common.skc_v6_daddr", ADDRESSES, |o| &mut o.skc_v6_daddr),
+    field("sock", "__sk_common.skc_net.net", NAMESPACE, |o| &mut o.skc_net),
+    field("net", "ns.inum", NAMESPACE, |o| &mut o.net_inum),
+    field("tcp_sock", "rcv_nxt", ARRIVAL, |o| &mut o.tcp_rcv_nxt),
+    field("tcp_sock", "copied_seq", POSITION, |o| &mut o.tcp_copied_seq),
+    field("tcp_sock", "write_seq", POSITION, |o| &mut o.tcp_write_seq),
+    field("tcp_sock", "snd_una", POSITION, |o| &mut o.tcp_snd_una),
+    field("tcp_sock", "bytes_received", ARRIVAL, |o| &mut o.tcp_bytes_received),
+    field("tcp_sock", "bytes_acked", POSITION, |o| &mut o.tcp_bytes_acked),
+    field("pt_regs", "orig_ax", CALL, |o| &mut o.regs_orig_ax),
+    field("pt_regs", "si", CALL, |o| &mut o.regs_si),
+    field("pt_regs", "dx", CALL, |o| &mut o.regs_dx),
+];
+
+/// A field whose place is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LostField {
+    /// Its C name.
+    pub(crate) field: String,
+    /// Why it is not known.
+    pub(crate) reason: String,
+    /// What needs it.
+    pub(crate) needed_for: &'static str,
+}
+
+/// Some fields could not be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", listing(.0))]
+pub(crate) struct OffsetsError(pub(crate) Vec<LostField>);
+
+fn listing(lost: &[LostField]) -> String {
+    let mut text = String::from("cannot place kernel fields:");
+    for (index, field) in lost.iter().enumerate() {
+        let comma = if index == 0 { "" } else { ";" };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma} {}, needed for {}", field.reason, field.needed_for);
+    }
+    text
+}
+
+/// How many fields are resolved.
+pub(crate) const FIELD_COUNT: usize = FIELDS.len();
+
+/// Places every field.
+///
+/// # Errors
+/// Lists each field that is missing, ambiguous or a bit field.
+pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
+    let mut offsets = Offsets::default();
+    let mut lost = Vec::new();
+    for field in &FIELDS {
+        match btf.field_offset(field.object, field.path) {
+            Ok(offset) => *(field.slot)(&mut offsets) = offset,
+            Err(error) => lost.push(lost_field(field, &error)),
+        }
+    }
+    if lost.is_empty() { Ok(offsets) } else { Err(OffsetsError(lost)) }
+}
+
+fn lost_field(field: &Field, error: &BtfError) -> LostField {
+    LostField {
+        field: format!("{}.{}", field.object, field.path),
+        reason: error.to_string(),
+        needed_for: field.needed_for,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+    use std::path::Path;
+    use std::process::Command;
+
+    use probe_ebpf::abi::Offsets;
+
+    use super::super::btf::Btf;
+    use super::super::btf::tests::Builder;
+    use super::{FIELDS, resolve};
+
+    const LIVE: &str = "/sys/kernel/btf/vmlinux";
+
+    #[test]
+    fn every_slot_is_filled_by_one_field() {
+        let mut offsets = Offsets::default();
+        let slots: BTreeSet<*const u32> =
+            FIELDS.iter().map(|field| std::ptr::from_ref((field.slot)(&mut offsets))).collect();
+        assert_eq!(slots.len(), FIELDS.len());
+    }
+
+    #[test]
+    fn all_that_is_missing_is_listed_with_what_needs_it() {
+        let mut builder = Builder::new();
+        let int = builder.structure("leaf", &[]);
+        builder.structure("net", &[("ns", int, 0)]);
+        builder.structure("pt_regs", &[("si", int, 832), ("dx", int, 768)]);
+        let btf = Btf::parse(builder.bytes()).expect("valid");
+        let error = resolve(&btf).expect_err("most is missing");
+        assert_eq!(error.0.len(), FIELDS.len() - 2);
+        let text = error.to_string();
+        assert!(text.starts_with(
+            "cannot place kernel fields: this kernel has no struct sock, needed for telling quorum \
+             connections by their ports; this kernel"
+        ));
+        assert!(
+            text.ends_with(
+                "pt_regs has no orig_ax in this kernel, needed for reading the packet heads of a socket call"
+            ),
+            "{text}"
+        );
+    }
+
+    /// Fields whose place has been the same since before BTF, and those that bpftool reads the same way.
+    #[test]
+    fn the_running_kernel_agrees() {
+        if !Path::new(LIVE).exists() {
+            eprintln!("SKIPPED the_running_kernel_agrees: {LIVE} does not exist");
+            return;
+        }
+        let bytes = std::fs::read(LIVE).expect("readable");
+        let btf = Btf::parse(bytes).expect("the kernel's own BTF is valid");
+        let offsets = resolve(&btf).expect("all fields");
+        // struct sock_common begins { daddr, rcv_saddr, hash, dport, num, family } on every kernel.
+        assert_eq!((offsets.skc_daddr, offsets.skc_rcv_saddr), (0, 4));
+        assert_eq!((offsets.skc_dport, offsets.skc_num, offsets.skc_family), (12, 14, 16));
+        if cfg!(target_arch = "x86_64") {
+            // arch/x86/include/asm/ptrace.h, unchanged since 2.6.
+            assert_eq!((offsets.regs_dx, offsets.regs_si, offsets.regs_orig_ax), (96, 104, 120));
+        }
+        let Some(places) = bpftool_places("tcp_sock") else {
+            eprintln!("SKIPPED the bpftool half of the_running_kernel_agrees: bpftool does not run here");
+            return;
+        };
+        for (field, offset) in [
+            ("rcv_nxt", offsets.tcp_rcv_nxt),
+            ("copied_seq", offsets.tcp_copied_seq),
+            ("write_seq", offsets.tcp_write_seq),
+            ("snd_una", offsets.tcp_snd_una),
+            ("bytes_received", offsets.tcp_bytes_received),
+            ("bytes_acked", offsets.tcp_bytes_acked),
+        ] {
+            assert_eq!(places.get(field), Some(&offset), "{field}");
+        }
+    }
+
+    /// Byte offsets of the direct members of a struct, as bpftool prints them.
+    fn bpftool_places(object: &str) -> Option<HashMap<String, u32>> {
+        let output =
+            Command::new("bpftool").args(["btf", "dump", "file", LIVE, "format", "raw"]).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let head = format!(" STRUCT '{object}' ");
+        let members = text.lines().skip_while(|line| !line.contains(&head)).skip(1);
+        let places = members.take_while(|line| line.starts_with('\t')).filter_map(|line| {
+            let name = line.trim().strip_prefix('\'')?.split('\'').next()?;
+            let bits: u32 = line.split("bits_offset=").nth(1)?.split(' ').next()?.parse().ok()?;
+            Some((name.to_owned(), bits / 8))
+        });
+        Some(places.collect()).filter(|places: &HashMap<String, u32>| !places.is_empty())
+    }
+}
