@@ -5,6 +5,7 @@ mod discover;
 mod host;
 mod metrics;
 mod model;
+mod plan;
 mod serve;
 
 use clap::{Parser, Subcommand};

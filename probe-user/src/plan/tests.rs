@@ -1,0 +1,203 @@
+//! The plan on host states as fixtures.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::host::facts::tests::{
+    debian_6_1, debian_6_12, linux_6_18, unprivileged, without_btf, without_tracefs,
+};
+use crate::host::facts::{
+    Capabilities, FUNCTIONS, Fact, HostFacts, KernelShape, KernelTypes, ProcessView, SYSCALL_EVENTS,
+    TRACEPOINTS,
+};
+use crate::host::offsets::LostField;
+
+use super::{Attach, JOBS, plan, requirements};
+
+/// One line a job: candidates in order, then what is left out.
+fn check(facts: &HostFacts, expected: &str) {
+    let mut lines = String::new();
+    for job in plan(facts).jobs {
+        let candidates: Vec<&str> = job.candidates.iter().map(|variant| variant.name).collect();
+        lines += &format!("{}: {}", job.hook, candidates.join(" "));
+        for out in job.left_out {
+            lines += &format!(" | {}: {}", out.variant, out.reason);
+        }
+        lines += "\n";
+    }
+    assert_eq!(lines, expected);
+}
+
+fn change_shape(mut facts: HostFacts, change: impl FnOnce(&mut KernelShape)) -> HostFacts {
+    match &mut facts.types {
+        KernelTypes::Read(shape) => change(shape),
+        other => panic!("{other:?}"),
+    }
+    facts
+}
+
+/// What is missing, one line each.
+fn missing(facts: &HostFacts) -> Vec<String> {
+    let list = requirements(facts).err().unwrap_or_default();
+    assert!(list.iter().all(|missing| !missing.remedy.is_empty()));
+    list.into_iter().map(|missing| missing.what).collect()
+}
+
+#[test]
+fn linux_6_18_has_every_variant() {
+    check(
+        &linux_6_18(),
+        "receive: receive_tp receive_fexit\n\
+         send: send_tp send_fexit\n\
+         handed: handed_tp handed_fentry\n\
+         arrival: arrival_tp arrival_fentry\n\
+         close: close_tp\n\
+         thread: thread_tp\n\
+         flush: flush_syscalls\n",
+    );
+    assert_eq!(plan(&linux_6_18()).recvmsg_ret_arg, Some(4));
+    assert_eq!(requirements(&linux_6_18()), Ok(()));
+}
+
+#[test]
+fn debian_6_12_hands_over_by_fentry() {
+    check(
+        &debian_6_12(),
+        "receive: receive_tp receive_fexit\n\
+         send: send_tp send_fexit\n\
+         handed: handed_fentry | handed_tp: this kernel has no tracepoint tcp_sendmsg_locked\n\
+         arrival: arrival_tp arrival_fentry\n\
+         close: close_tp\n\
+         thread: thread_tp\n\
+         flush: flush_syscalls\n",
+    );
+    assert_eq!(plan(&debian_6_12()).recvmsg_ret_arg, Some(5));
+    assert_eq!(requirements(&debian_6_12()), Ok(()));
+}
+
+#[test]
+fn debian_6_1_uses_functions_only() {
+    check(
+        &debian_6_1(),
+        "receive: receive_fexit | receive_tp: this kernel has no tracepoint sock_recv_length\n\
+         send: send_fexit | send_tp: this kernel has no tracepoint sock_send_length\n\
+         handed: handed_fentry | handed_tp: this kernel has no tracepoint tcp_sendmsg_locked\n\
+         arrival: arrival_fentry | arrival_tp: this kernel has no tracepoint sk_data_ready\n\
+         close: close_tp\n\
+         thread: thread_tp\n\
+         flush: flush_syscalls\n",
+    );
+    assert_eq!(requirements(&debian_6_1()), Ok(()));
+}
+
+#[test]
+fn without_tracefs_only_the_flush_is_lost() {
+    let plan = plan(&without_tracefs());
+    let flush = plan.jobs.last().expect("the last job");
+    assert_eq!((flush.hook, flush.candidates.len()), ("flush", 0));
+    assert_eq!(flush.reason_for_none(), "flush_syscalls: tracefs is not mounted");
+    assert_eq!(requirements(&without_tracefs()), Ok(()));
+}
+
+#[test]
+fn without_btf_the_host_is_unable_and_it_is_said_once() {
+    let facts = without_btf();
+    assert!(plan(&facts).jobs.iter().all(|job| job.candidates.is_empty()));
+    assert_eq!(missing(&facts), ["the kernel's type information: /sys/kernel/btf/vmlinux does not exist"]);
+}
+
+#[test]
+fn an_ordinary_user_is_told_which_capabilities_are_missing() {
+    assert_eq!(missing(&unprivileged()), ["privileges to load kernel programs: CAP_BPF and CAP_PERFMON"]);
+    let with = |bits: u64| HostFacts { capabilities: Fact::Known(Capabilities(bits)), ..unprivileged() };
+    assert_eq!(missing(&with(1 << 39)), ["privileges to load kernel programs: CAP_PERFMON"]);
+    assert!(missing(&with(1 << 39 | 1 << 38)).is_empty());
+    assert!(missing(&with(1 << 21)).is_empty());
+    let untold = Fact::Unknown { unknown: "no /proc".into() };
+    assert!(missing(&HostFacts { capabilities: untold, ..unprivileged() }).is_empty());
+}
+
+#[test]
+fn all_that_is_missing_is_said_at_once() {
+    let facts = HostFacts {
+        architecture: "aarch64".into(),
+        processes: Fact::Known(ProcessView::Container),
+        ..change_shape(debian_6_1(), |shape| {
+            shape.functions.insert("tcp_recvmsg", None);
+            shape.lost_fields.push(LostField {
+                field: "tcp_sock.rcv_nxt".into(),
+                reason: "tcp_sock has no rcv_nxt in this kernel".into(),
+                needed_for: "arrivals",
+            });
+        })
+    };
+    assert_eq!(
+        missing(&facts),
+        [
+            "an x86_64 host: this one is aarch64",
+            "the place of kernel fields: tcp_sock has no rcv_nxt in this kernel",
+            "the host's process ids: /proc shows those of a container",
+            "a hook for the job receive: receive_tp: this kernel has no tracepoint sock_recv_length; \
+             receive_fexit: this kernel has no function tcp_recvmsg",
+        ]
+    );
+    assert_eq!(plan(&facts).recvmsg_ret_arg, None);
+}
+
+#[test]
+fn a_changed_prototype_rules_a_variant_out() {
+    let facts = change_shape(linux_6_18(), |shape| {
+        shape.tracepoints.insert("sock_recv_length", Some(4));
+        shape.functions.insert("tcp_recvmsg", Some(6));
+    });
+    let plan = plan(&facts);
+    assert_eq!(
+        plan.jobs[0].reason_for_none(),
+        "receive_tp: tracepoint sock_recv_length has 4 arguments in this kernel, which the program does not \
+         know; receive_fexit: function tcp_recvmsg has 6 arguments in this kernel, which the program does not \
+         know"
+    );
+    assert_eq!(plan.recvmsg_ret_arg, None);
+}
+
+#[test]
+fn the_reason_for_a_variant_names_only_better_ones() {
+    let facts = change_shape(linux_6_18(), |shape| {
+        shape.tracepoints.insert("sk_data_ready", None);
+        shape.functions.insert("tcp_sendmsg", None);
+    });
+    let plan = plan(&facts);
+    assert_eq!(plan.jobs[1].reason_for("send_tp"), "first choice");
+    assert_eq!(
+        plan.jobs[3].reason_for("arrival_fentry"),
+        "arrival_tp: this kernel has no tracepoint sk_data_ready"
+    );
+}
+
+#[test]
+fn all_hooks_are_looked_up_and_all_names_are_unique() {
+    let mut names = BTreeSet::new();
+    for program in JOBS.iter().flat_map(|job| job.variants).flat_map(|variant| variant.programs) {
+        assert!(names.insert(program.name), "{} is there twice", program.name);
+        let known = match program.attach {
+            Attach::TpBtf(name) => TRACEPOINTS.contains(&name),
+            Attach::Fentry(name) | Attach::Fexit(name) => FUNCTIONS.contains(&name),
+            Attach::Tracepoint { name, .. } => SYSCALL_EVENTS.contains(&name),
+        };
+        assert!(known, "facts do not look up the hook of {}", program.name);
+    }
+}
+
+/// The prototypes in the table are those of the kernel under the tests.
+#[test]
+fn the_running_kernel_has_the_prototypes() {
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        eprintln!("SKIPPED the_running_kernel_has_the_prototypes: /sys/kernel/btf/vmlinux does not exist");
+        return;
+    }
+    for job in plan(&HostFacts::gather()).jobs {
+        for out in job.left_out {
+            assert!(!out.reason.contains("arguments"), "{}: {}", out.variant, out.reason);
+        }
+    }
+}
