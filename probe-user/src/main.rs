@@ -2,6 +2,7 @@
 
 mod demo;
 mod discover;
+mod doctor;
 mod host;
 mod metrics;
 mod model;
