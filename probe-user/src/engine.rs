@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,7 +22,7 @@ use crate::discover::{Change, Discovery, Filter, Procfs, Server, SetAside, Tgid,
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{ProbeReport, Report};
+use crate::model::{HookReport, ProbeReport, Report};
 use crate::records::Record;
 
 /// How long a closed link is kept: a reader may still take what was queued.
@@ -49,11 +49,6 @@ pub(crate) enum Happening {
     Gone(Box<Server>),
 }
 
-/// A readable descriptor tells that the process ended.
-struct Ending {
-    descriptor: AsyncFd<std::os::fd::OwnedFd>,
-}
-
 /// See the module.
 pub(crate) struct Engine {
     kernel: Kernel,
@@ -62,7 +57,8 @@ pub(crate) struct Engine {
     filter: Filter,
     watch: Watch,
     set_aside: Vec<SetAside>,
-    endings: HashMap<Tgid, Ending>,
+    /// A pidfd becomes readable when its process ends.
+    endings: HashMap<Tgid, AsyncFd<OwnedFd>>,
     ports: BTreeSet<u16>,
     directory: Directory,
     labels: HashMap<(u32, u32), Labels>,
@@ -79,7 +75,7 @@ impl Engine {
         discovery: Discovery,
         filter: Filter,
     ) -> anyhow::Result<Self> {
-        let records = AsyncFd::with_interest(records, Interest::READABLE).context("cannot wait for records")?;
+        let records = readable(records).context("cannot wait for records")?;
         Ok(Self {
             kernel,
             records,
@@ -113,7 +109,12 @@ impl Engine {
         self.adopt(scan.servers, scan.set_aside)
     }
 
-    fn adopt(&mut self, servers: Vec<Server>, set_aside: Vec<SetAside>) -> anyhow::Result<Vec<Happening>> {
+    /// Takes the result of a scan: watches what is new, lets go of what ended.
+    pub(crate) fn adopt(
+        &mut self,
+        servers: Vec<Server>,
+        set_aside: Vec<SetAside>,
+    ) -> anyhow::Result<Vec<Happening>> {
         self.rescan = false;
         self.set_aside = set_aside;
         let mut happenings = Vec::new();
@@ -151,20 +152,21 @@ impl Engine {
         let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
         self.kernel.watch(server.tgid.0, Some(Process { own_quorum_port, ..Process::default() }))?;
         self.directory.servers.insert(server.tgid.0, server.clone());
-        if let Ok(descriptor) = pidfd(server.tgid) {
-            if let Ok(descriptor) = AsyncFd::with_interest(descriptor, Interest::READABLE) {
-                self.endings.insert(server.tgid, Ending { descriptor });
-            }
+        // Without a pidfd its end is noticed by the next scan.
+        if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
+            self.endings.insert(server.tgid, descriptor);
         }
         Ok(())
     }
 
     /// Waits until there is something to do: records, the end of a process, or `DRAIN_EVERY`.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
-        let ended = ended(&self.endings);
         tokio::select! {
             ready = self.records.readable() => { ready?.clear_ready(); }
-            () = ended => self.rescan = true,
+            tgid = ended(&self.endings) => {
+                self.endings.remove(&tgid);
+                self.rescan = true;
+            }
             () = tokio::time::sleep(DRAIN_EVERY) => {}
         }
         Ok(())
@@ -294,33 +296,41 @@ impl Engine {
         Ok(self.links()?.iter().any(|(slot, l)| *slot != except && l.identity.tgid == tgid))
     }
 
+    /// Enters closed links for good, so that their slots are free again.
+    pub(crate) fn tidy(&mut self) -> anyhow::Result<()> {
+        self.report().map(|_| ())
+    }
+
+    /// What came of each job.
+    pub(crate) fn hooks(&self) -> &[HookReport] {
+        &self.kernel.hooks
+    }
+
+    /// The global counters.
+    pub(crate) fn counters(&self) -> anyhow::Result<Counters> {
+        Ok(self.kernel.counters()?)
+    }
+
     /// How many records could not be understood: more than none is a defect of ours.
     pub(crate) fn malformed(&self) -> u64 {
         self.malformed
     }
 }
 
-/// Completes when one of the processes ends.
-async fn ended(endings: &HashMap<Tgid, Ending>) {
+/// Completes when one of the processes ends, and names it.
+async fn ended(endings: &HashMap<Tgid, AsyncFd<OwnedFd>>) -> Tgid {
     std::future::poll_fn(|cx| {
-        for ending in endings.values() {
-            if ending.descriptor.poll_read_ready(cx).is_ready() && has_ended(&ending.descriptor).unwrap_or(true) {
-                return std::task::Poll::Ready(());
-            }
-        }
-        std::task::Poll::Pending
+        let over = endings.iter().find(|(_, descriptor)| descriptor.poll_read_ready(cx).is_ready());
+        over.map_or(std::task::Poll::Pending, |(tgid, _)| std::task::Poll::Ready(*tgid))
     })
-    .await;
+    .await
 }
 
-/// A pidfd is readable once its process ended.
-fn has_ended(descriptor: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: descriptor.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd, no waiting.
-    match unsafe { libc::poll(&raw mut poll, 1, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        n => Ok(n > 0),
-    }
+/// Makes a descriptor one that can be waited for.
+fn readable<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: called with a ring buffer and with pidfds only; each owns its descriptor, keeps it open as
+    // long as it lives and always names the same one.
+    unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// Labels of a link that is no more.

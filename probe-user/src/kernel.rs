@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) stall_ns: u64,
     /// Heartbeats become records.
     pub(crate) heartbeats: bool,
+    /// The kernel side's own log goes to standard error.
+    pub(crate) verbose: bool,
     /// Connections that can be measured at a time.
     pub(crate) links: u32,
     /// Size of the record ring; a power of two.
@@ -37,6 +39,7 @@ impl Default for Settings {
             slower_ns: u64::MAX,
             stall_ns: 50_000_000,
             heartbeats: false,
+            verbose: false,
             links: DEFAULT_LINKS,
             ring_bytes: 2 << 20,
         }
@@ -161,7 +164,10 @@ impl Kernel {
             _ebpf: ebpf,
         };
         for slot in (0..settings.links).rev() {
-            kernel.free_slots.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
+            kernel
+                .free_slots
+                .push(slot, 0)
+                .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
         Ok((kernel, records))
     }
@@ -173,7 +179,8 @@ impl Kernel {
             Some(process) => self.processes.insert(tgid, Plain(process), 0).map_err(failed)?,
             None => match self.processes.remove(&tgid) {
                 Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
-                Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             },
         }
@@ -212,7 +219,10 @@ impl Kernel {
     }
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
     let map = ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.into() });
     map.and_then(M::try_from).map_err(|source| KernelError::Map { name, source })
 }
@@ -244,7 +254,9 @@ fn attach_all(plan: &Plan, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<HookReport>
         running
             .into_iter()
             .zip(&plan.jobs)
-            .map(|(thread, job)| thread.join().unwrap_or_else(|_| failed(job, "", "the loader panicked".into())))
+            .map(|(thread, job)| {
+                thread.join().unwrap_or_else(|_| failed(job, "", "the loader panicked".into()))
+            })
             .collect()
     });
     for (job, report) in plan.jobs.iter().zip(&reports) {

@@ -126,7 +126,8 @@ fn proposal_json(r: &ProposalRecord, labels: &Labels, clock: &WallClock) -> Stri
             tid: r.tid,
             longest_stage: stages_ns.as_ref().map(|s| s.longest().0),
             ack_unread_ns: (!follower).then(|| r.read_at.saturating_sub(r.ended_at)),
-            inferred_because: inferred.then_some("the instant of arrival is coarse or was taken from the read"),
+            inferred_because: inferred
+                .then_some("the instant of arrival is coarse or was taken from the read"),
         },
         stages_ns,
     })
@@ -197,7 +198,8 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         .iter()
         .enumerate()
         .map(|(i, name)| {
-            let counts = serde_json::json!({"emitted": report.probe.emitted[i], "lost": report.probe.lost[i]});
+            let counts =
+                serde_json::json!({"emitted": report.probe.emitted[i], "lost": report.probe.lost[i]});
             ((*name).to_owned(), counts)
         })
         .collect();
@@ -334,7 +336,13 @@ pub(crate) fn duration(ns: u64) -> String {
         1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
         _ => (ns as f64 / 1e9, "s"),
     };
-    let digits = if value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let digits = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }
 
@@ -347,15 +355,30 @@ pub(crate) fn summary_text(report: &Report) -> String {
     };
     push(format!(
         "{:>3}  {:<8}  {:>6}  {:>9}  {:>9}  {:>7}  {:>9}  {:>8}  {:>8}  {:>8}  {:>8}  {:>6}  ENSEMBLE",
-        "SID", "VANTAGE", "LEADER", "PROPOSALS", "MATCHED", "EXPIRED", "IN FLIGHT", "P50", "P90", "P99", "MAX", "STALLS"
+        "SID",
+        "VANTAGE",
+        "LEADER",
+        "PROPOSALS",
+        "MATCHED",
+        "EXPIRED",
+        "IN FLIGHT",
+        "P50",
+        "P90",
+        "P99",
+        "MAX",
+        "STALLS"
     ));
     for f in &report.followers {
         push(follower_text(f));
     }
     if report.followers.is_empty() {
-        push("no quorum connection was seen: is the ensemble idle, or is the port another? (--quorum-port)".into());
+        push(
+            "no quorum connection was seen: is the ensemble idle, or is the port another? (--quorum-port)"
+                .into(),
+        );
     }
-    for (name, (emitted, lost)) in kind::NAMES.iter().zip(report.probe.emitted.iter().zip(report.probe.lost)) {
+    for (name, (emitted, lost)) in kind::NAMES.iter().zip(report.probe.emitted.iter().zip(report.probe.lost))
+    {
         if lost > 0 {
             push(format!("{lost} of {} {name} records were lost: the ring was full", emitted + lost));
         }
@@ -364,7 +387,10 @@ pub(crate) fn summary_text(report: &Report) -> String {
         push("no record was lost".into());
     }
     if report.probe.links_refused > 0 {
-        push(format!("{} connections had no free slot and were not measured (--links)", report.probe.links_refused));
+        push(format!(
+            "{} connections had no free slot and were not measured (--links)",
+            report.probe.links_refused
+        ));
     }
     text
 }

@@ -30,22 +30,27 @@ pub(crate) struct Malformed {
     pub(crate) bytes: usize,
 }
 
+const PROPOSAL_BYTES: usize = size_of::<ProposalRecord>();
+const HEARTBEAT_BYTES: usize = size_of::<HeartbeatRecord>();
+const TRANSITION_BYTES: usize = size_of::<TransitionRecord>();
+const THREAD_BYTES: usize = size_of::<ThreadRecord>();
+
 impl Record {
     /// Decodes one record.
     pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         let size = bytes.len();
         let kind = bytes.try_get_u32_ne().map_err(|_| Malformed { kind: 0, bytes: size })?;
         let record = match (kind, size) {
-            (kind::PROPOSAL, const { size_of::<ProposalRecord>() }) => Self::Proposal(proposal(bytes)),
-            (kind::HEARTBEAT, const { size_of::<HeartbeatRecord>() }) => Self::Heartbeat(heartbeat(bytes)),
-            (kind::TRANSITION, const { size_of::<TransitionRecord>() }) => {
+            (kind::PROPOSAL, PROPOSAL_BYTES) => Self::Proposal(proposal(bytes)),
+            (kind::HEARTBEAT, HEARTBEAT_BYTES) => Self::Heartbeat(heartbeat(bytes)),
+            (kind::TRANSITION, TRANSITION_BYTES) => {
                 let record = transition(bytes);
                 if record.change as usize >= change::COUNT {
                     return Err(Malformed { kind, bytes: size });
                 }
                 Self::Transition(record)
             }
-            (kind::THREAD, const { size_of::<ThreadRecord>() }) => Self::Thread(thread(bytes)),
+            (kind::THREAD, THREAD_BYTES) => Self::Thread(thread(bytes)),
             _ => return Err(Malformed { kind, bytes: size }),
         };
         Ok(record)

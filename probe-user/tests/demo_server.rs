@@ -2,10 +2,7 @@
 //!
 //! Needs no privileges, no probe and no Java.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, which is what it is for"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -73,9 +70,7 @@ impl Ensemble {
     }
 
     fn log(&self, sid: u64) -> PathBuf {
-        self.config(sid)
-            .with_file_name("data")
-            .join("version-2/log.100000001")
+        self.config(sid).with_file_name("data").join("version-2/log.100000001")
     }
 
     /// Closes its standard input and reads the counts of each server.
@@ -84,9 +79,7 @@ impl Ensemble {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         assert!(self.process.wait().unwrap().success());
-        rest.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        rest.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -113,9 +106,7 @@ fn size(path: &Path) -> u64 {
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let comm = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();
-    let mut names: Vec<String> = tasks
-        .map(|task| comm(task.unwrap()).trim_end().to_owned())
-        .collect();
+    let mut names: Vec<String> = tasks.map(|task| comm(task.unwrap()).trim_end().to_owned()).collect();
     names.sort();
     names
 }
@@ -123,8 +114,7 @@ fn threads(pid: u32) -> Vec<String> {
 fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name in brackets; a zombie is not alive.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Every server counts the same proposals, and each follower acknowledged every one.
@@ -149,29 +139,17 @@ fn every_proposal_is_logged_acknowledged_and_committed_by_all() {
     assert_eq!(ensemble.who["followers"], serde_json::json!([1, 2]));
     let follower = threads(ensemble.pid(1));
     for name in ["QuorumPeer[myid", "SyncThread:1"] {
-        assert!(
-            follower.iter().any(|thread| thread == name),
-            "{name} in {follower:?}"
-        );
+        assert!(follower.iter().any(|thread| thread == name), "{name} in {follower:?}");
     }
     let leader = threads(ensemble.pid(3));
-    for (name, count) in [
-        ("QuorumPeer[myid", 1),
-        ("SyncThread:3", 1),
-        ("LearnerHandler-", 2),
-        ("Sender-/127.0.0", 2),
-    ] {
-        assert_eq!(
-            leader.iter().filter(|thread| *thread == name).count(),
-            count,
-            "{name} in {leader:?}"
-        );
+    for (name, count) in
+        [("QuorumPeer[myid", 1), ("SyncThread:3", 1), ("LearnerHandler-", 2), ("Sender-/127.0.0", 2)]
+    {
+        assert_eq!(leader.iter().filter(|thread| *thread == name).count(), count, "{name} in {leader:?}");
     }
     // length, header, path, value, version, digest, end of entry
     let entry = 8 + 32 + (4 + 13) + (4 + 64) + 4 + 12 + 1;
-    wait_for("three logs of 300 entries", || {
-        (1..=3).all(|sid| size(&ensemble.log(sid)) == 300 * entry)
-    });
+    wait_for("three logs of 300 entries", || (1..=3).all(|sid| size(&ensemble.log(sid)) == 300 * entry));
     check_counts(&ensemble.finish(), 300);
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0, "files are left behind");
 }
@@ -179,19 +157,10 @@ fn every_proposal_is_logged_acknowledged_and_committed_by_all() {
 #[test]
 fn bursts_of_large_values_and_a_slow_log_lose_nothing() {
     let dir = Dir::new("burst");
-    let args = [
-        "--rate",
-        "2000",
-        "--set",
-        "demo.burst=500",
-        "--set",
-        "demo.count=1000",
-    ];
+    let args = ["--rate", "2000", "--set", "demo.burst=500", "--set", "demo.count=1000"];
     let more = ["--set", "demo.value_bytes=10000", "--set", "2:demo.delay_log=20"];
     let ensemble = Ensemble::start(&dir, &[args.as_slice(), &more].concat());
-    wait_for("three full logs", || {
-        (1..=3).all(|sid| size(&ensemble.log(sid)) > 10_000_000)
-    });
+    wait_for("three full logs", || (1..=3).all(|sid| size(&ensemble.log(sid)) > 10_000_000));
     let counts = ensemble.finish();
     check_counts(&counts, 1000);
     for server in &counts {
@@ -219,32 +188,20 @@ fn a_follower_that_comes_back_joins_the_running_leader() {
     fs::create_dir_all(copy.join("data")).unwrap();
     fs::write(copy.join("data/myid"), "1").unwrap();
     let text = fs::read_to_string(ensemble.config(1)).unwrap();
-    let text: String = text
-        .lines()
-        .filter(|line| !line.starts_with("dataDir"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    fs::write(
-        copy.join("zoo.cfg"),
-        format!("{text}dataDir={}\n", copy.join("data").display()),
-    )
-    .unwrap();
+    let text: String =
+        text.lines().filter(|line| !line.starts_with("dataDir")).map(|line| format!("{line}\n")).collect();
+    fs::write(copy.join("zoo.cfg"), format!("{text}dataDir={}\n", copy.join("data").display())).unwrap();
     let mut late = Command::new(EXE)
         .args(["demo-server", "--config"])
         .arg(copy.join("zoo.cfg"))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for("the late follower's log", || {
-        size(&copy.join("data/version-2/log.100000001")) > 0
-    });
+    wait_for("the late follower's log", || size(&copy.join("data/version-2/log.100000001")) > 0);
     late.kill().unwrap();
     late.wait().unwrap();
     let counts = ensemble.finish();
-    assert_eq!(
-        counts[1]["proposals"], counts[2]["proposals"],
-        "follower 2 is not disturbed"
-    );
+    assert_eq!(counts[1]["proposals"], counts[2]["proposals"], "follower 2 is not disturbed");
 }
 
 #[test]
@@ -253,11 +210,7 @@ fn mistakes_are_named() {
     let config = dir.0.join("zoo.cfg");
     let serve = |text: &str| -> Output {
         fs::write(&config, text).unwrap();
-        Command::new(EXE)
-            .args(["demo-server", "--config"])
-            .arg(&config)
-            .output()
-            .unwrap()
+        Command::new(EXE).args(["demo-server", "--config"]).arg(&config).output().unwrap()
     };
     let check = |text: &str, expected: &str| {
         let output = serve(text);
@@ -265,21 +218,14 @@ fn mistakes_are_named() {
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(message.contains(expected), "{message}");
     };
-    let port = TcpListener::bind("[::ffff:127.0.0.1]:0")
-        .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
+    let port =
+        TcpListener::bind("[::ffff:127.0.0.1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
     let number = port.local_addr().unwrap().port();
     fs::write(dir.0.join("myid"), "1").unwrap();
     let data = dir.0.display();
     check("demo.rate=fast", "line 1: `demo.rate` cannot be `fast`");
-    check(
-        &format!("dataDir={data}/none\nserver.1=127.0.0.1:1:2"),
-        "none/myid",
-    );
-    check(
-        &format!("dataDir={data}\nserver.2=127.0.0.1:1:2"),
-        "no server.1 line",
-    );
+    check(&format!("dataDir={data}/none\nserver.1=127.0.0.1:1:2"), "none/myid");
+    check(&format!("dataDir={data}\nserver.2=127.0.0.1:1:2"), "no server.1 line");
     check(
         &format!("dataDir={data}\nserver.1=127.0.0.1:{number}:2"),
         &format!("cannot listen on 127.0.0.1:{number}"),

@@ -21,27 +21,19 @@ pub(crate) struct Ballots {
 impl Ballots {
     /// Commits at `quorum` acknowledgements.
     pub(crate) fn new(quorum: usize) -> Self {
-        Self {
-            quorum,
-            open: VecDeque::new(),
-        }
+        Self { quorum, open: VecDeque::new() }
     }
 
     /// Opens the next proposal; zxids of one epoch are consecutive.
     pub(crate) fn propose(&mut self, zxid: u64) {
-        self.open.push_back(Open {
-            zxid,
-            voters: Vec::new(),
-        });
+        self.open.push_back(Open { zxid, voters: Vec::new() });
     }
 
     /// Counts a voice and returns the proposals that are committed by it. One for a proposal that is
     /// committed already changes nothing, nor does a second one of the same voter.
     pub(crate) fn acknowledge(&mut self, sid: Sid, zxid: u64) -> Vec<u64> {
         let oldest = self.open.front().map_or(u64::MAX, |open| open.zxid);
-        let index = zxid
-            .checked_sub(oldest)
-            .and_then(|ahead| usize::try_from(ahead).ok());
+        let index = zxid.checked_sub(oldest).and_then(|ahead| usize::try_from(ahead).ok());
         let Some(open) = index.and_then(|index| self.open.get_mut(index)) else {
             return Vec::new();
         };
@@ -49,11 +41,7 @@ impl Ballots {
             open.voters.push(sid);
         }
         let mut committed = Vec::new();
-        while self
-            .open
-            .front()
-            .is_some_and(|open| open.voters.len() >= self.quorum)
-        {
+        while self.open.front().is_some_and(|open| open.voters.len() >= self.quorum) {
             committed.extend(self.open.pop_front().map(|open| open.zxid));
         }
         committed
@@ -77,11 +65,7 @@ mod tests {
             ballots.propose(zxid);
         }
         assert_eq!(ballots.acknowledge(3, 101), NONE);
-        assert_eq!(
-            ballots.acknowledge(3, 101),
-            NONE,
-            "the same voter twice is one voice"
-        );
+        assert_eq!(ballots.acknowledge(3, 101), NONE, "the same voter twice is one voice");
         assert_eq!(ballots.acknowledge(1, 102), NONE);
         assert_eq!(ballots.acknowledge(3, 102), NONE, "101 is open before it");
         assert_eq!(ballots.acknowledge(1, 101), [101, 102]);

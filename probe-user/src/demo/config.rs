@@ -98,10 +98,7 @@ impl Config {
         let myid = config.data_dir.join("myid");
         let text =
             std::fs::read_to_string(&myid).with_context(|| format!("cannot read {}", myid.display()))?;
-        let sid = text
-            .trim()
-            .parse()
-            .with_context(|| format!("{} holds no number", myid.display()))?;
+        let sid = text.trim().parse().with_context(|| format!("{} holds no number", myid.display()))?;
         anyhow::ensure!(
             config.members.contains_key(&sid),
             "{} says {sid}, which has no server.{sid} line",
@@ -133,16 +130,9 @@ impl Config {
     pub(crate) fn members_text(&self) -> String {
         let mut text = String::new();
         for (sid, member) in &self.members {
-            let Member {
-                host,
-                quorum_port,
-                election_port,
-            } = member;
+            let Member { host, quorum_port, election_port } = member;
             // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "server.{sid}={host}:{quorum_port}:{election_port}:participant"
-            );
+            let _ = writeln!(text, "server.{sid}={host}:{quorum_port}:{election_port}:participant");
         }
         text + "version=0"
     }
@@ -168,12 +158,7 @@ impl Default for Draft {
             tick_ms: 2000,
             init_limit: 10,
             sync_limit: 5,
-            load: Load {
-                rate: 200,
-                burst: 1,
-                value_bytes: 64,
-                count: None,
-            },
+            load: Load { rate: 200, burst: 1, value_bytes: 64, count: None },
             delay_log_ms: 0,
         }
     }
@@ -181,11 +166,7 @@ impl Default for Draft {
 
 impl Draft {
     fn set(&mut self, line: usize, key: &str, value: &str) -> Result<(), ConfigError> {
-        let bad = || ConfigError::Value {
-            line,
-            key: key.to_owned(),
-            value: value.to_owned(),
-        };
+        let bad = || ConfigError::Value { line, key: key.to_owned(), value: value.to_owned() };
         let number = || value.parse::<u64>().map_err(|_| bad());
         let small = || value.parse::<u32>().map_err(|_| bad());
         match key {
@@ -198,19 +179,13 @@ impl Draft {
             "demo.burst" => self.load.burst = small()?.max(1),
             "demo.value_bytes" => {
                 // A packet is refused above jute.maxbuffer and as much again.
-                self.load.value_bytes = value
-                    .parse()
-                    .ok()
-                    .filter(|&bytes| bytes <= 2_000_000)
-                    .ok_or_else(bad)?;
+                self.load.value_bytes =
+                    value.parse().ok().filter(|&bytes| bytes <= 2_000_000).ok_or_else(bad)?;
             }
             "demo.count" => self.load.count = Some(number()?),
             "demo.delay_log" => self.delay_log_ms = number()?,
             _ if key.starts_with("demo.") => {
-                return Err(ConfigError::Key {
-                    line,
-                    key: key.to_owned(),
-                });
+                return Err(ConfigError::Key { line, key: key.to_owned() });
             }
             _ => {
                 if let Some(sid) = key.strip_prefix("server.") {
@@ -223,11 +198,7 @@ impl Draft {
     }
 
     fn finish(self) -> Result<Config, ConfigError> {
-        let highest = *self
-            .members
-            .keys()
-            .next_back()
-            .ok_or(ConfigError::Missing("server.N"))?;
+        let highest = *self.members.keys().next_back().ok_or(ConfigError::Missing("server.N"))?;
         let leader = self.leader.unwrap_or(highest);
         if !self.members.contains_key(&leader) {
             return Err(ConfigError::Leader(leader));
@@ -252,10 +223,7 @@ fn parse_member(value: &str) -> Option<Member> {
     let voter = voter.strip_suffix(":participant").unwrap_or(voter);
     let (voter, election_port) = voter.rsplit_once(':')?;
     let (host, quorum_port) = voter.rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     Some(Member {
         host: host.to_owned(),
         quorum_port: quorum_port.parse().ok()?,
@@ -279,10 +247,7 @@ mod tests {
         assert_eq!(config.tick, Duration::from_secs(2));
         assert_eq!(config.sync_limit, Duration::from_secs(10));
         assert_eq!(Config::parse(&format!("{THREE}demo.leader=1")).unwrap().leader, 1);
-        assert_eq!(
-            Config::parse(&format!("{THREE}demo.leader=4")),
-            Err(ConfigError::Leader(4))
-        );
+        assert_eq!(Config::parse(&format!("{THREE}demo.leader=4")), Err(ConfigError::Leader(4)));
     }
 
     #[test]
@@ -292,15 +257,7 @@ mod tests {
              demo.value_bytes=1000\ndemo.count=7\ndemo.delay_log = 20\n"
         );
         let config = Config::parse(&text).unwrap();
-        assert_eq!(
-            config.load,
-            Load {
-                rate: 50,
-                burst: 9,
-                value_bytes: 1000,
-                count: Some(7)
-            }
-        );
+        assert_eq!(config.load, Load { rate: 50, burst: 9, value_bytes: 1000, count: Some(7) });
         assert_eq!(config.delay_log, Duration::from_millis(20));
     }
 
@@ -309,19 +266,10 @@ mod tests {
         fn check(text: &str, expected: &str) {
             assert_eq!(Config::parse(text).unwrap_err().to_string(), expected);
         }
-        check(
-            "server.1=127.0.0.1:1",
-            "line 1: `server.1` cannot be `127.0.0.1:1`",
-        );
-        check(
-            "server.1=h:1:2:observer",
-            "line 1: `server.1` cannot be `h:1:2:observer`",
-        );
+        check("server.1=127.0.0.1:1", "line 1: `server.1` cannot be `127.0.0.1:1`");
+        check("server.1=h:1:2:observer", "line 1: `server.1` cannot be `h:1:2:observer`");
         check("\ndemo.rate=fast", "line 2: `demo.rate` cannot be `fast`");
-        check(
-            "demo.value_bytes=3000000",
-            "line 1: `demo.value_bytes` cannot be `3000000`",
-        );
+        check("demo.value_bytes=3000000", "line 1: `demo.value_bytes` cannot be `3000000`");
         check("demo.rat=1", "line 1: there is no key `demo.rat`");
         check("dataDir=/d", "`server.N` is missing");
         check("server.1=h:1:2", "`dataDir` is missing");

@@ -47,13 +47,7 @@ impl Setup {
     /// Servers of this same binary, all alike.
     pub(crate) fn new(nodes: usize, rate: u32, dir: &Path) -> anyhow::Result<Self> {
         let exe = std::env::current_exe().context("cannot find this program's own file")?;
-        Ok(Self {
-            exe,
-            nodes,
-            rate,
-            dir: dir.to_owned(),
-            lines: Vec::new(),
-        })
+        Ok(Self { exe, nodes, rate, dir: dir.to_owned(), lines: Vec::new() })
     }
 }
 
@@ -85,55 +79,32 @@ enum Said {
 impl Ensemble {
     /// Starts servers; they are processes when this returns, and take part after `wait_ready`.
     pub(crate) fn start(setup: &Setup) -> anyhow::Result<Self> {
-        ensure!(
-            (1..=64).contains(&setup.nodes),
-            "an ensemble has 1 to 64 servers, not {}",
-            setup.nodes
-        );
+        ensure!((1..=64).contains(&setup.nodes), "an ensemble has 1 to 64 servers, not {}", setup.nodes);
         let files = Files::create(&setup.dir)?;
         let ports = free_ports(setup.nodes * 2).context("cannot find free ports on the loopback")?;
         let mut commands = Vec::new();
         for sid in 1..=setup.nodes as Sid {
             let config = write_config(setup, &files.0, &ports, sid).with_context(|| {
-                format!(
-                    "cannot write the files of server {sid} under {}",
-                    files.0.display()
-                )
+                format!("cannot write the files of server {sid} under {}", files.0.display())
             })?;
             commands.push((sid, command(setup, &config)?, config));
         }
         let (keeper, started) = start_keeper(commands)?;
         let (lines, said) = mpsc::channel();
-        let mut ensemble = Self {
-            servers: BTreeMap::new(),
-            said,
-            files,
-            _keeper: keeper,
-        };
+        let mut ensemble = Self { servers: BTreeMap::new(), said, files, _keeper: keeper };
         for (sid, child, config) in started {
             let quorum_port = ports[sid as usize - 1];
-            let server = ensemble.servers.entry(sid).or_insert(Server {
-                child,
-                quorum_port,
-                config,
-            });
+            let server = ensemble.servers.entry(sid).or_insert(Server { child, quorum_port, config });
             let stdout = server.child.stdout.take().context("a server has no output")?;
             listen(sid, stdout, lines.clone())?;
         }
-        ensure!(
-            ensemble.servers.len() == setup.nodes,
-            "cannot start {}",
-            setup.exe.display()
-        );
+        ensure!(ensemble.servers.len() == setup.nodes, "cannot start {}", setup.exe.display());
         Ok(ensemble)
     }
 
     /// The process of each server.
     pub(crate) fn pids(&self) -> BTreeMap<Sid, u32> {
-        self.servers
-            .iter()
-            .map(|(&sid, server)| (sid, server.child.id()))
-            .collect()
+        self.servers.iter().map(|(&sid, server)| (sid, server.child.id())).collect()
     }
 
     /// Each server's files and ports.
@@ -162,10 +133,7 @@ impl Ensemble {
         let deadline = Instant::now() + READY_PATIENCE;
         let mut missing = self.sids();
         while !missing.is_empty() {
-            match self
-                .said
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Said::Line(sid, line)) if line == "ready" => missing.retain(|&other| other != sid),
                 Ok(Said::Line(..)) => {}
                 Ok(Said::Ended(sid)) => bail!("server {sid} ended: {}", self.last_words(sid)),
@@ -197,10 +165,7 @@ impl Ensemble {
         let deadline = Instant::now() + FINISH_PATIENCE;
         let mut last = String::new();
         loop {
-            match self
-                .said
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Said::Line(from, line)) if from == sid => last = line,
                 Ok(Said::Ended(from)) if from == sid => break,
                 Ok(_) => {}
@@ -212,21 +177,14 @@ impl Ensemble {
     }
 
     fn signal(&mut self, sid: Sid, signal: Signal) -> anyhow::Result<()> {
-        let server = self
-            .servers
-            .get_mut(&sid)
-            .with_context(|| format!("there is no server {sid}"))?;
+        let server = self.servers.get_mut(&sid).with_context(|| format!("there is no server {sid}"))?;
         send(&mut server.child, signal).with_context(|| format!("cannot send {signal:?} to server {sid}"))
     }
 
     fn last_words(&self, sid: Sid) -> String {
         let words = fs::read_to_string(stderr_of(&self.files.0, sid)).unwrap_or_default();
         let words = words.trim();
-        if words.is_empty() {
-            "it said nothing".to_owned()
-        } else {
-            words.to_owned()
-        }
+        if words.is_empty() { "it said nothing".to_owned() } else { words.to_owned() }
     }
 }
 
@@ -252,10 +210,7 @@ impl Files {
                 Err(error) => return Err(error).with_context(|| format!("cannot create {}", path.display())),
             }
         }
-        bail!(
-            "{} holds the leftovers of a hundred demos: remove termite-demo-* there",
-            under.display()
-        )
+        bail!("{} holds the leftovers of a hundred demos: remove termite-demo-* there", under.display())
     }
 }
 
@@ -268,13 +223,9 @@ impl Drop for Files {
 
 /// Ports that were free together a moment ago.
 fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: io::Result<Vec<TcpListener>> = (0..count)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect();
-    listeners?
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
+    let listeners: io::Result<Vec<TcpListener>> =
+        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    listeners?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn stderr_of(dir: &Path, sid: Sid) -> PathBuf {
@@ -309,12 +260,7 @@ fn command(setup: &Setup, config: &Path) -> anyhow::Result<Command> {
     let stderr = File::create(&stderr).with_context(|| format!("cannot create {}", stderr.display()))?;
     let mut command = Command::new(&setup.exe);
     command
-        .args([
-            "demo-server",
-            "--parent",
-            &std::process::id().to_string(),
-            "--config",
-        ])
+        .args(["demo-server", "--parent", &std::process::id().to_string(), "--config"])
         .arg(config)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

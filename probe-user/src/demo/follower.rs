@@ -30,10 +30,7 @@ pub(crate) struct Follower {
 impl Follower {
     /// It does nothing until it is told to `follow`.
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self {
-            node,
-            following: AtomicBool::new(false),
-        }
+        Self { node, following: AtomicBool::new(false) }
     }
 
     /// The life of its main thread: sessions with the leader, one after the other.
@@ -42,10 +39,9 @@ impl Follower {
             let stream = self.connect()?;
             if let Err(error) = self.session(&stream) {
                 match error.downcast_ref::<WireError>() {
-                    Some(WireError::Io(_)) => eprintln!(
-                        "server {}: {error:#}; looking for the leader again",
-                        self.node.sid
-                    ),
+                    Some(WireError::Io(_)) => {
+                        eprintln!("server {}: {error:#}; looking for the leader again", self.node.sid)
+                    }
                     _ => return Err(error),
                 }
             }
@@ -120,10 +116,7 @@ impl Follower {
         let accepted = node.accepted_epoch()?;
         outlet.send([Packet::follower_info(accepted, node.sid)])?;
         let epoch = epoch_of(&expect(inlet, Kind::LeaderInfo)?);
-        ensure!(
-            epoch >= accepted,
-            "the leader is of epoch {epoch}, this server has accepted {accepted}"
-        );
+        ensure!(epoch >= accepted, "the leader is of epoch {epoch}, this server has accepted {accepted}");
         node.accept_epoch(epoch)?;
         outlet.send([Packet::ack_epoch(node.counters.last_zxid.load(Relaxed), accepted)])?;
         expect(inlet, Kind::Diff)?;
@@ -152,20 +145,11 @@ impl Follower {
                 }
                 Kind::Proposal => {
                     let next = proposed.map_or(packet.zxid, |last| last + 1);
-                    ensure!(
-                        packet.zxid == next,
-                        "proposal {:#x} came where {next:#x} was due",
-                        packet.zxid
-                    );
+                    ensure!(packet.zxid == next, "proposal {:#x} came where {next:#x} was due", packet.zxid);
                     proposed = Some(next);
                     counters.proposals.fetch_add(1, Relaxed);
-                    let entry = Entry {
-                        zxid: next,
-                        txn: packet.data.unwrap_or_default(),
-                    };
-                    queue
-                        .send(entry)
-                        .map_err(|_| anyhow::anyhow!("the log's thread has ended"))?;
+                    let entry = Entry { zxid: next, txn: packet.data.unwrap_or_default() };
+                    queue.send(entry).map_err(|_| anyhow::anyhow!("the log's thread has ended"))?;
                 }
                 Kind::Commit => {
                     let known = proposed.is_some_and(|last| packet.zxid <= last);
@@ -190,10 +174,6 @@ fn epoch_of(packet: &Packet) -> u32 {
 /// The next packet, which must be of this kind.
 pub(crate) fn expect(inlet: &mut Inlet, kind: Kind) -> anyhow::Result<Packet> {
     let packet = inlet.read()?;
-    ensure!(
-        packet.kind == kind,
-        "the peer sent {:?} where {kind:?} was due",
-        packet.kind
-    );
+    ensure!(packet.kind == kind, "the peer sent {:?} where {kind:?} was due", packet.kind);
     Ok(packet)
 }

@@ -85,12 +85,7 @@ impl Leader {
             senders: Vec::new(),
             finishing: false,
         };
-        Ok(Self {
-            node,
-            epoch,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        Ok(Self { node, epoch, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// The life of its main thread: starts the others, then sends heartbeats.
@@ -103,9 +98,7 @@ impl Leader {
         let leader = Arc::clone(&self);
         node.spawn("LearnerCnxAcceptor".to_owned(), move || leader.accept(&listener))?;
         let leader = Arc::clone(&self);
-        node.spawn(format!("ProcessThread(sid:{} cport:-1):", node.sid), move || {
-            leader.generate()
-        })?;
+        node.spawn(format!("ProcessThread(sid:{} cport:-1):", node.sid), move || leader.generate())?;
         loop {
             thread::sleep(node.config.tick / 2);
             let state = lock(&self.state);
@@ -132,10 +125,7 @@ impl Leader {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>, at_most: Duration) -> MutexGuard<'a, State> {
-        self.changed
-            .wait_timeout(state, at_most)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
+        self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn start_log(self: &Arc<Self>) -> anyhow::Result<()> {
@@ -161,10 +151,7 @@ impl Leader {
         let committed = state.ballots.acknowledge(sid, zxid);
         if !committed.is_empty() {
             state.open.drain(..committed.len());
-            self.node
-                .counters
-                .commits
-                .fetch_add(committed.len() as u64, Relaxed);
+            self.node.counters.commits.fetch_add(committed.len() as u64, Relaxed);
             let commits: Vec<Packet> = committed.into_iter().map(Packet::commit).collect();
             state.broadcast(&commits);
         }
@@ -187,12 +174,7 @@ impl Leader {
         if load.rate == 0 {
             return Ok(());
         }
-        let value: Vec<u8> = b"termite-demo-value "
-            .iter()
-            .copied()
-            .cycle()
-            .take(load.value_bytes)
-            .collect();
+        let value: Vec<u8> = b"termite-demo-value ".iter().copied().cycle().take(load.value_bytes).collect();
         let every = Duration::from_secs(1) * load.burst / load.rate;
         let mut left = load.count.unwrap_or(u64::MAX);
         let mut due = Instant::now();
@@ -220,9 +202,8 @@ impl Leader {
         if state.finishing {
             return Ok(false);
         }
-        let wall_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as i64);
+        let wall_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let mut packets = Vec::new();
         for _ in 0..burst {
             let zxid = state.last_proposed + 1;
@@ -233,8 +214,7 @@ impl Leader {
             state.open.extend(packets.last().cloned());
             state.last_proposed = zxid;
             let log = state.own_log.as_ref().context("there is no log")?;
-            log.send(Entry { zxid, txn })
-                .map_err(|_| anyhow::anyhow!("the log's thread has ended"))?;
+            log.send(Entry { zxid, txn }).map_err(|_| anyhow::anyhow!("the log's thread has ended"))?;
         }
         for awaited in state.awaited.values_mut() {
             *awaited += burst;
@@ -264,19 +244,15 @@ impl Leader {
         stream.set_read_timeout(Some(self.node.config.sync_limit))?;
         let mut inlet = Inlet::new(stream);
         let outlet = Outlet::new(stream);
-        let sid = expect(&mut inlet, Kind::FollowerInfo)?
-            .stated_sid()
-            .context("FOLLOWERINFO states no sid")?;
+        let sid =
+            expect(&mut inlet, Kind::FollowerInfo)?.stated_sid().context("FOLLOWERINFO states no sid")?;
         let known = sid != self.node.sid && self.node.config.members.contains_key(&sid);
         ensure!(known, "sid {sid} is not a follower of this ensemble");
         outlet.send([Packet::leader_info(self.epoch)])?;
         expect(&mut inlet, Kind::AckEpoch)?;
         let queue = self.start_sender(outlet, name)?;
         let diff = Packet::diff(lock(&self.state).last_proposed);
-        queue.send(vec![
-            diff,
-            Packet::new_leader(self.epoch, &self.node.config.members_text()),
-        ])?;
+        queue.send(vec![diff, Packet::new_leader(self.epoch, &self.node.config.members_text())])?;
         expect(&mut inlet, Kind::Ack)?;
         let connection = self.admit(sid, queue)?;
         let ended = self.listen(&mut inlet, sid);
@@ -295,9 +271,7 @@ impl Leader {
         let sender = self.node.spawn(format!("Sender-{name}"), move || {
             while let Ok(first) = packets.recv() {
                 let queued = std::iter::from_fn(|| packets.try_recv().ok());
-                let written = std::iter::once(first)
-                    .chain(queued)
-                    .try_for_each(|group| outlet.put(group));
+                let written = std::iter::once(first).chain(queued).try_for_each(|group| outlet.put(group));
                 // A follower that hung up is noticed by its handler.
                 if written.and_then(|()| outlet.flush()).is_err() {
                     break;
@@ -322,11 +296,7 @@ impl Leader {
             ensure!(Instant::now() < deadline, "no quorum within the initial limit");
             state = self.wait(state, self.node.config.tick);
         }
-        queue.send(
-            std::iter::once(Packet::up_to_date())
-                .chain(state.open.iter().cloned())
-                .collect(),
-        )?;
+        queue.send(std::iter::once(Packet::up_to_date()).chain(state.open.iter().cloned()).collect())?;
         let awaited = state.open.len() as u64;
         state.joined += 1;
         let connection = state.joined;
@@ -354,11 +324,7 @@ impl Leader {
 
     fn dismiss(&self, sid: Sid, connection: u64) {
         let mut state = lock(&self.state);
-        if state
-            .learners
-            .get(&sid)
-            .is_some_and(|learner| learner.connection == connection)
-        {
+        if state.learners.get(&sid).is_some_and(|learner| learner.connection == connection) {
             state.learners.remove(&sid);
             state.awaited.remove(&sid);
             self.changed.notify_all();

@@ -85,21 +85,11 @@ pub(crate) struct Packet {
 
 impl Packet {
     fn bare(kind: Kind, zxid: u64) -> Self {
-        Self {
-            kind,
-            zxid,
-            data: None,
-            auth: None,
-        }
+        Self { kind, zxid, data: None, auth: None }
     }
 
     fn with_data(kind: Kind, zxid: u64, data: Bytes) -> Self {
-        Self {
-            kind,
-            zxid,
-            data: Some(data),
-            auth: None,
-        }
+        Self { kind, zxid, data: Some(data), auth: None }
     }
 
     /// A follower introduces itself.
@@ -130,11 +120,7 @@ impl Packet {
 
     /// The leader's state begins; `members` is the list of servers as text.
     pub(crate) fn new_leader(epoch: u32, members: &str) -> Self {
-        Self::with_data(
-            Kind::NewLeader,
-            zxid(epoch, 0),
-            Bytes::copy_from_slice(members.as_bytes()),
-        )
+        Self::with_data(Kind::NewLeader, zxid(epoch, 0), Bytes::copy_from_slice(members.as_bytes()))
     }
 
     /// The follower may serve.
@@ -224,10 +210,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_the_number_it_is_found_by() {
-        let found: Vec<i32> = (-1..=20)
-            .filter_map(Kind::from_wire)
-            .map(|kind| kind as i32)
-            .collect();
+        let found: Vec<i32> = (-1..=20).filter_map(Kind::from_wire).map(|kind| kind as i32).collect();
         assert_eq!(found, [1, 2, 3, 4, 5, 10, 11, 12, 13, 17, 18]);
     }
 

@@ -50,19 +50,14 @@ fn parse_line(text: &str) -> Result<(Option<Sid>, String), String> {
 /// says who is who when all are ready, and one of counts for each server at the end.
 pub(crate) fn run_ensemble(args: &EnsembleArgs) -> anyhow::Result<()> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let setup = Setup {
-        lines: args.set.clone(),
-        ..Setup::new(args.nodes, args.rate, &dir)?
-    };
+    let setup = Setup { lines: args.set.clone(), ..Setup::new(args.nodes, args.rate, &dir)? };
     let mut ensemble = Ensemble::start(&setup)?;
     ensemble.wait_ready()?;
     println!("{}", roll_call(&ensemble));
     if args.story {
         play(&mut ensemble)?;
     } else {
-        io::stdin()
-            .read_to_end(&mut Vec::new())
-            .context("cannot read the standard input")?;
+        io::stdin().read_to_end(&mut Vec::new()).context("cannot read the standard input")?;
     }
     for counts in ensemble.finish()? {
         println!("{}", serde_json::to_string(&counts)?);

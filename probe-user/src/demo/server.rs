@@ -89,12 +89,7 @@ pub(crate) struct Node {
 impl Node {
     /// A node that reports its end to `ending`.
     pub(crate) fn new(sid: Sid, config: Config, ending: mpsc::Sender<Ending>) -> Self {
-        Self {
-            sid,
-            config,
-            counters: Counters::default(),
-            ending,
-        }
+        Self { sid, config, counters: Counters::default(), ending }
     }
 
     /// Whether this one leads.
@@ -104,14 +99,7 @@ impl Node {
 
     /// The counters as they stand.
     pub(crate) fn counts(&self) -> Counts {
-        let Counters {
-            proposals,
-            logged,
-            flushes,
-            acks,
-            commits,
-            last_zxid,
-        } = &self.counters;
+        let Counters { proposals, logged, flushes, acks, commits, last_zxid } = &self.counters;
         Counts {
             sid: self.sid,
             leads: self.leads(),
@@ -154,10 +142,7 @@ impl Node {
     pub(crate) fn accepted_epoch(&self) -> anyhow::Result<u32> {
         let path = self.epoch_file();
         match fs::read_to_string(&path) {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .with_context(|| format!("{} holds no number", path.display())),
+            Ok(text) => text.trim().parse().with_context(|| format!("{} holds no number", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -195,9 +180,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Where a member listens: as the JVM does, an IPv6 socket with the IPv4 address mapped into it where
 /// the host has IPv6, plain IPv4 otherwise.
 pub(crate) fn addresses(host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
-    let found = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host}"))?;
+    let found = (host, port).to_socket_addrs().with_context(|| format!("cannot resolve {host}"))?;
     Ok(found
         .flat_map(|address| {
             let mapped = match address.ip() {
@@ -272,10 +255,7 @@ impl Inlet {
     /// Reads from `stream` in calls of 8,192 bytes.
     pub(crate) fn new(stream: &Arc<TcpStream>) -> Self {
         let buffer = BufReader::with_capacity(BUFFER_BYTES, ReadShared(Arc::clone(stream)));
-        Self {
-            stream: Arc::clone(stream),
-            buffer,
-        }
+        Self { stream: Arc::clone(stream), buffer }
     }
 
     /// The next packet.

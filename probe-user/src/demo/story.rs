@@ -75,11 +75,7 @@ pub(crate) fn stalls(phases: &[Phase]) -> Vec<Stall> {
         while let Some(sid) = phase.stalled
             && within + STALL <= phase.duration
         {
-            stalls.push(Stall {
-                at: begins + within,
-                sid,
-                duration: STALL,
-            });
+            stalls.push(Stall { at: begins + within, sid, duration: STALL });
             within += STALL_EVERY;
         }
         begins += phase.duration;
@@ -94,17 +90,9 @@ mod tests {
     #[test]
     fn the_story_takes_fourteen_seconds_and_stalls_each_follower_five_times() {
         let phases = phases();
-        assert_eq!(
-            phases.iter().map(|phase| phase.duration).sum::<Duration>(),
-            Duration::from_secs(14)
-        );
+        assert_eq!(phases.iter().map(|phase| phase.duration).sum::<Duration>(), Duration::from_secs(14));
         let stalls = stalls(&phases);
-        let of = |sid| {
-            stalls
-                .iter()
-                .filter(move |stall| stall.sid == sid)
-                .map(|stall| stall.at.as_millis())
-        };
+        let of = |sid| stalls.iter().filter(move |stall| stall.sid == sid).map(|stall| stall.at.as_millis());
         assert!(of(1).eq([4500, 5500, 6500, 7500, 8500]));
         assert!(of(2).eq([9500, 10500, 11500, 12500, 13500]));
         assert_eq!(stalls.len(), 10);

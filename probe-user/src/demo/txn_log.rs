@@ -46,11 +46,7 @@ impl TxnLog {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join(format!("log.{epoch:x}00000001"));
         let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self {
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
-            written_bytes: 0,
-            delay,
-        })
+        Ok(Self { file: BufWriter::with_capacity(BUFFER_BYTES, file), written_bytes: 0, delay })
     }
 
     fn append(&mut self, txn: &[u8]) -> std::io::Result<()> {
@@ -109,12 +105,7 @@ mod tests {
         let log = TxnLog::create(&dir, 1, Duration::ZERO).unwrap();
         let (queue, arrivals) = mpsc::channel();
         for zxid in 1..=1500 {
-            queue
-                .send(Entry {
-                    zxid,
-                    txn: Bytes::from_static(b"abc"),
-                })
-                .unwrap();
+            queue.send(Entry { zxid, txn: Bytes::from_static(b"abc") }).unwrap();
         }
         drop(queue);
         let mut batches = Vec::new();
@@ -126,9 +117,7 @@ mod tests {
         let lengths: Vec<usize> = batches.iter().map(Vec::len).collect();
         assert_eq!(lengths, [MAX_BATCH, 500]);
         assert!(batches.concat().into_iter().eq(1..=1500));
-        let size = std::fs::metadata(dir.join("version-2/log.100000001"))
-            .unwrap()
-            .len();
+        let size = std::fs::metadata(dir.join("version-2/log.100000001")).unwrap().len();
         assert_eq!(size, 1500 * (8 + 3 + 1));
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -50,10 +50,7 @@ pub(crate) struct PacketWriter<W: Write> {
 impl<W: Write> PacketWriter<W> {
     /// Nothing is written until the buffer is full or flushed.
     pub(crate) fn new(out: W) -> Self {
-        Self {
-            out,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-        }
+        Self { out, buffer: Vec::with_capacity(BUFFER_BYTES) }
     }
 
     /// Adds one packet.
@@ -124,12 +121,7 @@ pub(crate) fn read_packet(from: &mut impl Read) -> Result<Packet, WireError> {
         NULL => None,
         stated => Some(read_auth(from, stated)?),
     };
-    Ok(Packet {
-        kind,
-        zxid: u64::from_be_bytes(zxid),
-        data,
-        auth,
-    })
+    Ok(Packet { kind, zxid: u64::from_be_bytes(zxid), data, auth })
 }
 
 fn read_auth(from: &mut impl Read, stated: i32) -> Result<Vec<AuthEntry>, WireError> {
@@ -139,10 +131,7 @@ fn read_auth(from: &mut impl Read, stated: i32) -> Result<Vec<AuthEntry>, WireEr
         let stated = read_i32(from)?;
         let scheme = read_block(from, "scheme", stated, MAX_AUTH_BYTES)?;
         let stated = read_i32(from)?;
-        auth.push(AuthEntry {
-            scheme,
-            id: read_block(from, "id", stated, MAX_AUTH_BYTES)?,
-        });
+        auth.push(AuthEntry { scheme, id: read_block(from, "id", stated, MAX_AUTH_BYTES)? });
     }
     Ok(auth)
 }
@@ -212,44 +201,20 @@ mod tests {
 
     #[test]
     fn packets_look_as_they_do_on_a_captured_wire() {
-        check(
-            &Packet::ack(0x1_0000_c709),
-            "00000003 000000010000c709 ffffffff ffffffff",
-        );
-        check(
-            &Packet::ping(0x1_0000_0000),
-            "00000005 0000000100000000 ffffffff ffffffff",
-        );
-        check(
-            &Packet::ping_reply(0x1_0000_0000),
-            "00000005 0000000100000000 00000000 ffffffff",
-        );
-        check(
-            &Packet::up_to_date(),
-            "0000000c ffffffffffffffff ffffffff ffffffff",
-        );
-        check(
-            &Packet::leader_info(2),
-            "00000011 0000000200000000 00000004 00010000 ffffffff",
-        );
-        check(
-            &Packet::ack_epoch(0x1_0000_0007, 1),
-            "00000012 0000000100000007 00000004 00000001 ffffffff",
-        );
+        check(&Packet::ack(0x1_0000_c709), "00000003 000000010000c709 ffffffff ffffffff");
+        check(&Packet::ping(0x1_0000_0000), "00000005 0000000100000000 ffffffff ffffffff");
+        check(&Packet::ping_reply(0x1_0000_0000), "00000005 0000000100000000 00000000 ffffffff");
+        check(&Packet::up_to_date(), "0000000c ffffffffffffffff ffffffff ffffffff");
+        check(&Packet::leader_info(2), "00000011 0000000200000000 00000004 00010000 ffffffff");
+        check(&Packet::ack_epoch(0x1_0000_0007, 1), "00000012 0000000100000007 00000004 00000001 ffffffff");
         check(
             &Packet::follower_info(1, 2),
             "0000000b 0000000100000000 00000014 0000000000000002 00010000 0000000000000000 ffffffff",
         );
-        let auth = vec![AuthEntry {
-            scheme: Bytes::from_static(b"ip"),
-            id: Bytes::from_static(b"127.0.0.1"),
-        }];
+        let auth =
+            vec![AuthEntry { scheme: Bytes::from_static(b"ip"), id: Bytes::from_static(b"127.0.0.1") }];
         check(
-            &Packet {
-                auth: Some(auth),
-                kind: Kind::Request,
-                ..Packet::up_to_date()
-            },
+            &Packet { auth: Some(auth), kind: Kind::Request, ..Packet::up_to_date() },
             "00000001 ffffffffffffffff ffffffff 00000001 00000002 6970 00000009 3132372e302e302e31",
         );
     }
@@ -273,10 +238,8 @@ mod tests {
     #[test]
     fn a_block_larger_than_the_buffer_is_a_call_of_its_own() {
         let txn = set_data_txn(zxid(1, 1), 1, 1, "/a", &vec![7; 300_000]);
-        let lengths: Vec<usize> = written(&[Packet::proposal(zxid(1, 1), txn.clone())])
-            .iter()
-            .map(Vec::len)
-            .collect();
+        let lengths: Vec<usize> =
+            written(&[Packet::proposal(zxid(1, 1), txn.clone())]).iter().map(Vec::len).collect();
         assert_eq!(lengths, [16, txn.len(), 4]);
     }
 
@@ -285,18 +248,9 @@ mod tests {
         let mut bytes = written(&[Packet::ack(1)]).concat();
         bytes[12..16].copy_from_slice(&i32::MAX.to_be_bytes());
         let refused = read_packet(&mut bytes.as_slice()).unwrap_err();
-        assert!(matches!(
-            refused,
-            WireError::Length {
-                what: "data",
-                length: i32::MAX
-            }
-        ));
+        assert!(matches!(refused, WireError::Length { what: "data", length: i32::MAX }));
         bytes[3] = 99;
-        assert!(matches!(
-            read_packet(&mut bytes.as_slice()),
-            Err(WireError::Kind(99))
-        ));
+        assert!(matches!(read_packet(&mut bytes.as_slice()), Err(WireError::Kind(99))));
         assert!(matches!(read_packet(&mut &bytes[..3]), Err(WireError::Io(_))));
     }
 

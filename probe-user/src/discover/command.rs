@@ -46,24 +46,15 @@ pub(super) struct CommandLine {
 impl CommandLine {
     pub(super) fn new(argv: &[String], comm: &str) -> Self {
         let (program, rest) = match argv.split_first() {
-            Some((first, rest)) => (
-                Path::new(first)
-                    .file_name()
-                    .and_then(|n| n.to_str())
-                    .unwrap_or(""),
-                rest,
-            ),
+            Some((first, rest)) => {
+                (Path::new(first).file_name().and_then(|n| n.to_str()).unwrap_or(""), rest)
+            }
             None => ("", argv),
         };
         let jvm = program == "java" || comm == "java";
         let demo = program.starts_with("termite-probe") && rest.iter().any(|a| a == DEMO_SERVER);
         let (main, args) = if jvm { main_class(rest) } else { (None, rest) };
-        Self {
-            jvm,
-            demo,
-            main,
-            args: args.to_vec(),
-        }
+        Self { jvm, demo, main, args: args.to_vec() }
     }
 
     /// The main class is one that ends so, whatever its package.
@@ -75,10 +66,7 @@ impl CommandLine {
     pub(super) fn config(&self) -> Option<PathBuf> {
         let plain = |a: &&String| !a.starts_with('-');
         let looks_so = |a: &&String| {
-            Path::new(a)
-                .extension()
-                .and_then(|e| e.to_str())
-                .is_some_and(|e| CONFIG_ENDINGS.contains(&e))
+            Path::new(a).extension().and_then(|e| e.to_str()).is_some_and(|e| CONFIG_ENDINGS.contains(&e))
         };
         // A main class with one argument that is no port number (a standalone server's first): that is it.
         let only = match (&self.main, self.args.as_slice()) {
@@ -134,28 +122,10 @@ mod tests {
             Some(quorum),
             Some("/etc/kafka/zookeeper.properties"),
         );
-        check(
-            &format!("java {quorum} /conf/node"),
-            "java",
-            true,
-            Some(quorum),
-            Some("/conf/node"),
-        );
-        check(
-            &format!("java {quorum} 2181 /data"),
-            "java",
-            true,
-            Some(quorum),
-            None,
-        );
+        check(&format!("java {quorum} /conf/node"), "java", true, Some(quorum), Some("/conf/node"));
+        check(&format!("java {quorum} 2181 /data"), "java", true, Some(quorum), None);
         check(&format!("java {quorum} 2181"), "java", true, Some(quorum), None);
-        check(
-            "java -jar termite.jar --fast t.cfg",
-            "java",
-            true,
-            Some("termite.jar"),
-            Some("t.cfg"),
-        );
+        check("java -jar termite.jar --fast t.cfg", "java", true, Some("termite.jar"), Some("t.cfg"));
         check(
             "java @opts com.example.Termite t.cfg",
             "java",
@@ -175,20 +145,8 @@ mod tests {
 
     #[test]
     fn others() {
-        check(
-            "/opt/termite --x /etc/zoo.cfg",
-            "termite",
-            false,
-            None,
-            Some("/etc/zoo.cfg"),
-        );
-        check(
-            "sudo java -cp x a.QuorumPeerMain zoo.cfg",
-            "sudo",
-            false,
-            None,
-            Some("zoo.cfg"),
-        );
+        check("/opt/termite --x /etc/zoo.cfg", "termite", false, None, Some("/etc/zoo.cfg"));
+        check("sudo java -cp x a.QuorumPeerMain zoo.cfg", "sudo", false, None, Some("zoo.cfg"));
         check("", "", false, None, None);
         let argv = ["/x/termite-probe", DEMO_SERVER, "/tmp/d/1/zoo.cfg"].map(str::to_owned);
         let demo = CommandLine::new(&argv, "termite-probe");

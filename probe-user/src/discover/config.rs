@@ -78,11 +78,7 @@ pub(super) fn read(path: &Path, files: &dyn Files, data: &dyn Files) -> Configur
                 Some(part.servers)
             }
             Err(e) => {
-                notes.push(format!(
-                    "cannot read the dynamic part {}: {}",
-                    dynamic.display(),
-                    reason(&e)
-                ));
+                notes.push(format!("cannot read the dynamic part {}: {}", dynamic.display(), reason(&e)));
                 None
             }
         },
@@ -91,12 +87,7 @@ pub(super) fn read(path: &Path, files: &dyn Files, data: &dyn Files) -> Configur
         Some(dir) => my_id(&dir.join("myid"), data),
         None => Known::Unknown("zoo.cfg names no dataDir".to_owned()),
     };
-    Configuration {
-        path: Some(path.to_owned()),
-        servers,
-        my_id,
-        notes,
-    }
+    Configuration { path: Some(path.to_owned()), servers, my_id, notes }
 }
 
 fn my_id(path: &Path, files: &dyn Files) -> Known<Sid> {
@@ -104,10 +95,7 @@ fn my_id(path: &Path, files: &dyn Files) -> Known<Sid> {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             match text.lines().next().and_then(|l| l.trim().parse().ok()) {
-                Some(sid) => Known::Known {
-                    value: Sid(sid),
-                    source: "dataDir/myid",
-                },
+                Some(sid) => Known::Known { value: Sid(sid), source: "dataDir/myid" },
                 None => Known::Unknown(format!("{} holds no number", path.display())),
             }
         }
@@ -155,10 +143,8 @@ mod tests {
 
     #[test]
     fn a_plain_configuration() {
-        let c = configuration(&[
-            ("zoo.cfg", "dataDir=/d\nserver.1=a:1:2\nserver.2=b:1:2"),
-            ("/d/myid", "2\n"),
-        ]);
+        let c =
+            configuration(&[("zoo.cfg", "dataDir=/d\nserver.1=a:1:2\nserver.2=b:1:2"), ("/d/myid", "2\n")]);
         assert_eq!(sids(&c), Some(vec![1, 2]));
         assert_eq!(c.my_id.value(), Some(&Sid(2)));
         assert_eq!(c.notes, Vec::<String>::new());
@@ -167,10 +153,7 @@ mod tests {
     #[test]
     fn the_dynamic_part_counts_where_there_is_one() {
         let main = ("zoo.cfg", "dataDir=/d\ndynamicConfigFile=/c/dyn\nserver.9=x:1:2");
-        let c = configuration(&[
-            main,
-            ("/c/dyn", "server.1=a:1:2;2181\nserver.2=b\nversion=100000000"),
-        ]);
+        let c = configuration(&[main, ("/c/dyn", "server.1=a:1:2;2181\nserver.2=b\nversion=100000000")]);
         assert_eq!(sids(&c), Some(vec![1]));
         assert!(c.notes[0].starts_with("dynamic part, line 2:"), "{:?}", c.notes);
         let c = configuration(&[main]);
@@ -182,23 +165,13 @@ mod tests {
     fn absence_is_told() {
         let c = configuration(&[("zoo.cfg", "DENIED")]);
         assert_eq!(sids(&c), None);
-        assert!(
-            c.notes[0].contains("run as root") && c.notes[0].contains("--config"),
-            "{:?}",
-            c.notes
-        );
+        assert!(c.notes[0].contains("run as root") && c.notes[0].contains("--config"), "{:?}", c.notes);
         let my_id = |files| match configuration(files).my_id {
             Known::Unknown(why) => why,
             known @ Known::Known { .. } => panic!("{known:?}"),
         };
-        assert_eq!(
-            my_id(&[("zoo.cfg", "dataDir=/d")]),
-            "cannot read /d/myid: no such file"
-        );
-        assert_eq!(
-            my_id(&[("zoo.cfg", "dataDir=/d"), ("/d/myid", "two")]),
-            "/d/myid holds no number"
-        );
+        assert_eq!(my_id(&[("zoo.cfg", "dataDir=/d")]), "cannot read /d/myid: no such file");
+        assert_eq!(my_id(&[("zoo.cfg", "dataDir=/d"), ("/d/myid", "two")]), "/d/myid holds no number");
         assert_eq!(my_id(&[("zoo.cfg", "x=1")]), "zoo.cfg names no dataDir");
     }
 }

@@ -32,15 +32,13 @@ use config::{Configuration, Here, Inside};
 use recognise::{Evidence, Standing};
 use server::Facts;
 
-pub(crate) use command::DEMO_SERVER;
-pub(crate) use ids::{Sid, Tgid};
+pub(crate) use ids::Tgid;
 pub(crate) use narrow::{Filter, Scan, SetAside};
 pub(crate) use peer::{Addresses, Link, peer_sid};
 pub(crate) use procfs::Procfs;
-pub(crate) use server::{EnsembleName, Known, Server};
+pub(crate) use server::{Known, Server};
 pub(crate) use sys::pidfd;
 pub(crate) use watch::{Change, Watch};
-pub(crate) use zoo_cfg::{Endpoint, Peer};
 
 /// Why nothing can be found at all.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +85,7 @@ enum Outcome {
 impl Discovery {
     /// `own` is the probe's own process, which is never a candidate.
     pub(crate) fn new(procfs: Procfs, own: Tgid) -> Self {
-        Self {
-            procfs,
-            own,
-            in_vain: BTreeMap::new(),
-        }
+        Self { procfs, own, in_vain: BTreeMap::new() }
     }
 
     /// All Termite servers of the host that the filter asks for.
@@ -99,10 +93,7 @@ impl Discovery {
         let mut scan = Scan::default();
         if filter.pids.is_empty() {
             let all = self.procfs.processes();
-            let all = all.map_err(|source| DiscoverError::Proc {
-                path: self.procfs.root.clone(),
-                source,
-            })?;
+            let all = all.map_err(|source| DiscoverError::Proc { path: self.procfs.root.clone(), source })?;
             let before = std::mem::take(&mut self.in_vain);
             for tgid in all {
                 self.look_again(tgid, filter, &before, &mut scan)?;
@@ -209,16 +200,8 @@ impl Discovery {
             Err(why) => return Ok(Outcome::SetAside(why)),
         };
         let net_ns = self.procfs.net_ns(tgid).map_err(|e| config::reason(&e));
-        let mut server = server::describe(Facts {
-            tgid,
-            started,
-            threads,
-            net_ns,
-            configuration,
-        });
-        server
-            .notes
-            .extend(doubt.map(|why| format!("watched because of --pid: {why}")));
+        let mut server = server::describe(Facts { tgid, started, threads, net_ns, configuration });
+        server.notes.extend(doubt.map(|why| format!("watched because of --pid: {why}")));
         Ok(Outcome::Server(Box::new(server)))
     }
 
@@ -243,18 +226,12 @@ impl Discovery {
         let Some(path) = &filter.config else {
             return Ok(Ok(own));
         };
-        procfs::read_here(path).map_err(|source| DiscoverError::Config {
-            path: path.clone(),
-            source,
-        })?;
+        procfs::read_here(path).map_err(|source| DiscoverError::Config { path: path.clone(), source })?;
         let given = config::read(path, &Here, &Inside(&self.procfs, tgid));
         Ok(match &own.servers {
             Some(_) if !filter.pids.is_empty() => Ok(given),
             Some(servers) if given.servers.as_ref() == Some(servers) => Ok(own),
-            Some(_) => Err(format!(
-                "its own configuration lists other servers than {}",
-                path.display()
-            )),
+            Some(_) => Err(format!("its own configuration lists other servers than {}", path.display())),
             None => Ok(given),
         })
     }

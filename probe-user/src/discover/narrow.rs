@@ -60,10 +60,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(super) fn set_aside(&mut self, tgid: Tgid, why: impl Into<String>) {
-        self.set_aside.push(SetAside {
-            tgid,
-            why: why.into(),
-        });
+        self.set_aside.push(SetAside { tgid, why: why.into() });
     }
 
     /// Keeps what the filter asks for.
@@ -87,9 +84,7 @@ impl Scan {
                 server.quorum_ports.sort_unstable();
                 server.quorum_ports.dedup();
                 server.own_quorum_port = None;
-                server
-                    .notes
-                    .push("the quorum ports are those of --quorum-port".to_owned());
+                server.notes.push("the quorum ports are those of --quorum-port".to_owned());
                 self.servers.push(server);
             } else {
                 let why = format!("its ensemble uses the quorum ports {:?}", server.quorum_ports);
@@ -162,10 +157,7 @@ mod tests {
             configuration: Configuration {
                 path: None,
                 servers: Some(zoo_cfg::parse(cfg.as_bytes()).servers),
-                my_id: Known::Known {
-                    value: Sid(sid),
-                    source: "dataDir/myid",
-                },
+                my_id: Known::Known { value: Sid(sid), source: "dataDir/myid" },
                 notes: Vec::new(),
             },
         })
@@ -173,25 +165,13 @@ mod tests {
 
     fn found() -> Scan {
         let (a, b) = ("server.1=a:1:2\nserver.2=a:3:4", "server.1=b:5:6\nserver.2=b:7:8");
-        let servers = vec![
-            server(10, 1, a),
-            server(11, 2, a),
-            server(20, 1, b),
-            server(30, 9, ""),
-        ];
-        Scan {
-            servers,
-            set_aside: Vec::new(),
-        }
+        let servers = vec![server(10, 1, a), server(11, 2, a), server(20, 1, b), server(30, 9, "")];
+        Scan { servers, set_aside: Vec::new() }
     }
 
     fn check(scan: Scan, filter: &Filter, kept: &[(u32, &str)], aside: &[u32]) -> Scan {
         let scan = scan.narrow(filter);
-        let got: Vec<_> = scan
-            .servers
-            .iter()
-            .map(|s| (s.tgid.0, s.ensemble.as_str()))
-            .collect();
+        let got: Vec<_> = scan.servers.iter().map(|s| (s.tgid.0, s.ensemble.as_str())).collect();
         assert_eq!(got, kept);
         assert_eq!(scan.set_aside.iter().map(|s| s.tgid.0).collect::<Vec<_>>(), aside);
         scan
@@ -199,48 +179,23 @@ mod tests {
 
     #[test]
     fn nothing_asked_keeps_all() {
-        check(
-            found(),
-            &Filter::default(),
-            &[(10, "a:1"), (11, "a:1"), (20, "b:5"), (30, "unknown")],
-            &[],
-        );
+        check(found(), &Filter::default(), &[(10, "a:1"), (11, "a:1"), (20, "b:5"), (30, "unknown")], &[]);
     }
 
     #[test]
     fn ports_keep_whole_ensembles_and_stand_in_for_unknown_ones() {
-        let filter = Filter {
-            quorum_ports: vec![3],
-            ..Filter::default()
-        };
-        let scan = check(
-            found(),
-            &filter,
-            &[(10, "a:1"), (11, "a:1"), (30, "unknown")],
-            &[20],
-        );
+        let filter = Filter { quorum_ports: vec![3], ..Filter::default() };
+        let scan = check(found(), &filter, &[(10, "a:1"), (11, "a:1"), (30, "unknown")], &[20]);
         assert_eq!(scan.servers[0].quorum_ports, [1, 3]);
         assert_eq!(scan.servers[2].quorum_ports, [3]);
-        let forced = Filter {
-            pids: vec![20],
-            ..filter
-        };
-        let only = Scan {
-            servers: vec![found().servers.remove(2)],
-            set_aside: Vec::new(),
-        };
-        assert_eq!(
-            check(only, &forced, &[(20, "b:5")], &[]).servers[0].quorum_ports,
-            [3]
-        );
+        let forced = Filter { pids: vec![20], ..filter };
+        let only = Scan { servers: vec![found().servers.remove(2)], set_aside: Vec::new() };
+        assert_eq!(check(only, &forced, &[(20, "b:5")], &[]).servers[0].quorum_ports, [3]);
     }
 
     #[test]
     fn a_name_keeps_its_ensemble() {
-        let named = |n: &str| Filter {
-            ensemble: Some(n.to_owned()),
-            ..Filter::default()
-        };
+        let named = |n: &str| Filter { ensemble: Some(n.to_owned()), ..Filter::default() };
         check(found(), &named("b:5"), &[(20, "b:5")], &[10, 11, 30]);
         let scan = check(found(), &named("prod"), &[], &[10, 11, 20, 30]);
         assert_eq!(scan.set_aside[0].why, "its ensemble is a:1");
@@ -248,11 +203,7 @@ mod tests {
 
     #[test]
     fn a_name_labels_what_was_narrowed_to_one_ensemble() {
-        let filter = Filter {
-            pids: vec![10],
-            ensemble: Some("prod".to_owned()),
-            ..Filter::default()
-        };
+        let filter = Filter { pids: vec![10], ensemble: Some("prod".to_owned()), ..Filter::default() };
         let mut one = found();
         one.servers.truncate(1);
         check(one, &filter, &[(10, "prod")], &[]);
@@ -268,15 +219,7 @@ mod tests {
         assert!(scan.servers[4].notes[0].contains("process 10"));
         assert!(scan.servers[1].notes.is_empty());
         // Nothing is known of their ensembles, so they may well be two.
-        let scan = Scan {
-            servers: vec![server(1, 1, ""), server(2, 1, "")],
-            set_aside: Vec::new(),
-        };
-        assert!(
-            scan.narrow(&Filter::default()).servers[0]
-                .notes
-                .iter()
-                .all(|n| !n.contains("process"))
-        );
+        let scan = Scan { servers: vec![server(1, 1, ""), server(2, 1, "")], set_aside: Vec::new() };
+        assert!(scan.narrow(&Filter::default()).servers[0].notes.iter().all(|n| !n.contains("process")));
     }
 }

@@ -75,36 +75,24 @@ pub(crate) fn peer_sid(server: &Server, addresses: &Addresses, remote: SocketAdd
 fn leader(others: &[&Peer], addresses: &Addresses, remote: SocketAddr) -> Known<Sid> {
     let (mut exact, mut unresolved) = (Vec::new(), Vec::new());
     for peer in others {
-        let here: Vec<_> = peer
-            .endpoints
-            .iter()
-            .filter(|e| e.quorum_port == remote.port())
-            .collect();
+        let here: Vec<_> = peer.endpoints.iter().filter(|e| e.quorum_port == remote.port()).collect();
         if here.iter().any(|e| addresses.of(&e.host).contains(&remote.ip())) {
             exact.push(peer.sid);
         } else if here.iter().any(|e| addresses.of(&e.host).is_empty()) {
             unresolved.push(peer.sid);
         }
     }
-    let users = others
-        .iter()
-        .filter(|p| p.quorum_ports().contains(&remote.port()))
-        .count();
+    let users = others.iter().filter(|p| p.quorum_ports().contains(&remote.port())).count();
     match (exact.as_slice(), unresolved.as_slice()) {
-        (&[value], _) => Known::Known {
-            value,
-            source: "quorum address in zoo.cfg",
-        },
-        ([], &[value]) if users == 1 => Known::Known {
-            value,
-            source: "quorum port in zoo.cfg, which is unique",
-        },
+        (&[value], _) => Known::Known { value, source: "quorum address in zoo.cfg" },
+        ([], &[value]) if users == 1 => {
+            Known::Known { value, source: "quorum port in zoo.cfg, which is unique" }
+        }
         ([_, _, ..], _) => Known::Unknown(format!("{remote} is the address of servers {}", list(&exact))),
         ([], []) => Known::Unknown(format!("{remote} is no server's quorum address in zoo.cfg")),
-        ([], _) => Known::Unknown(format!(
-            "the host names of servers {} do not resolve here",
-            list(&unresolved)
-        )),
+        ([], _) => {
+            Known::Unknown(format!("the host names of servers {} do not resolve here", list(&unresolved)))
+        }
     }
 }
 
@@ -112,34 +100,25 @@ fn learner(others: &[&Peer], addresses: &Addresses, remote: IpAddr) -> Known<Sid
     if remote.is_loopback() {
         return Known::Unknown("a learner on loopback cannot be told by its address".to_owned());
     }
-    let of = |peer: &Peer| {
-        peer.endpoints
-            .iter()
-            .map(|e| addresses.of(&e.host))
-            .collect::<Vec<_>>()
-    };
+    let of = |peer: &Peer| peer.endpoints.iter().map(|e| addresses.of(&e.host)).collect::<Vec<_>>();
     let sids = |keep: &dyn Fn(&[Vec<IpAddr>]) -> bool| -> Vec<Sid> {
         others.iter().filter(|p| keep(&of(p))).map(|p| p.sid).collect()
     };
     let exact = sids(&|all| all.iter().flatten().any(|a| *a == remote));
     let unresolved = sids(&|all| all.iter().any(Vec::is_empty));
     match (exact.as_slice(), unresolved.is_empty()) {
-        (&[value], true) => Known::Known {
-            value,
-            source: "host address in zoo.cfg",
-        },
+        (&[value], true) => Known::Known { value, source: "host address in zoo.cfg" },
         (&[value], false) => Known::Known {
             value,
             source: "host address in zoo.cfg, though another host's name did not resolve",
         },
         ([_, _, ..], _) => Known::Unknown(format!("servers {} share the address {remote}", list(&exact))),
-        ([], false) => Known::Unknown(format!(
-            "the host names of servers {} do not resolve here",
-            list(&unresolved)
-        )),
-        ([], true) => Known::Unknown(format!(
-            "{remote} is no server's address in zoo.cfg (translated on the way?)"
-        )),
+        ([], false) => {
+            Known::Unknown(format!("the host names of servers {} do not resolve here", list(&unresolved)))
+        }
+        ([], true) => {
+            Known::Unknown(format!("{remote} is no server's address in zoo.cfg (translated on the way?)"))
+        }
     }
 }
 
@@ -163,10 +142,7 @@ mod tests {
         link: Link,
     ) -> Result<i64, String> {
         let my_id = match own {
-            Some(sid) => Known::Known {
-                value: Sid(sid),
-                source: "dataDir/myid",
-            },
+            Some(sid) => Known::Known { value: Sid(sid), source: "dataDir/myid" },
             None => Known::Unknown(String::new()),
         };
         let server = describe(Facts {
@@ -209,19 +185,9 @@ mod tests {
         check(HOSTS, &NAMES, "10.0.0.9:2888", None);
         // An unresolved name: the port says it only if it is unique.
         check(HOSTS, &[], "10.0.0.1:2888", None);
-        check(
-            "server.1=zk1:2881:1\nserver.2=zk2:2882:1\nserver.3=zk3:2883:1",
-            &[],
-            "10.0.0.3:2883",
-            Some(3),
-        );
+        check("server.1=zk1:2881:1\nserver.2=zk2:2882:1\nserver.3=zk3:2883:1", &[], "10.0.0.3:2883", Some(3));
         // The same address twice.
-        check(
-            "server.1=10.0.0.1:2888:1\nserver.3=10.0.0.1:2888:2",
-            &[],
-            "10.0.0.1:2888",
-            None,
-        );
+        check("server.1=10.0.0.1:2888:1\nserver.3=10.0.0.1:2888:2", &[], "10.0.0.1:2888", None);
         check(
             "server.1=10.0.0.1:2888:1|10.1.0.1:2889:1\nserver.3=10.0.0.3:2888:2",
             &[],
@@ -240,11 +206,7 @@ mod tests {
     #[test]
     fn a_learner_is_known_by_an_address_of_its_own_only() {
         let check = |cfg, own, names: &[_], remote, expect| {
-            assert_eq!(
-                ask(cfg, own, names, remote, Link::FromLearner).ok(),
-                expect,
-                "{remote}"
-            );
+            assert_eq!(ask(cfg, own, names, remote, Link::FromLearner).ok(), expect, "{remote}");
         };
         check(HOSTS, Some(1), &NAMES, "10.0.0.2:50000", Some(2));
         check(HOSTS, Some(1), &NAMES, "[::ffff:10.0.0.3]:50000", Some(3));
@@ -252,13 +214,7 @@ mod tests {
         check(HOSTS, Some(1), &[], "10.0.0.2:50000", None);
         check(HOSTS, Some(1), &[], "10.0.0.3:50000", Some(3));
         check(LOOPBACK, Some(1), &[], "127.0.0.1:50000", None);
-        check(
-            "server.1=a:1:2\nserver.2=127.0.0.5:1:2",
-            Some(1),
-            &[],
-            "127.0.0.5:50000",
-            None,
-        );
+        check("server.1=a:1:2\nserver.2=127.0.0.5:1:2", Some(1), &[], "127.0.0.5:50000", None);
         let shared = "server.1=10.0.0.1:1:2\nserver.2=10.0.0.2:3:4\nserver.3=10.0.0.2:5:6";
         check(shared, Some(1), &[], "10.0.0.2:50000", None);
         // Its own sid unknown, it could itself be either.

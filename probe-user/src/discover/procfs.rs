@@ -27,9 +27,7 @@ pub(crate) struct Procfs {
 
 impl Default for Procfs {
     fn default() -> Self {
-        Self {
-            root: PathBuf::from("/proc"),
-        }
+        Self { root: PathBuf::from("/proc") }
     }
 }
 
@@ -48,10 +46,7 @@ impl Procfs {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(text
-            .split(|&b| b == 0)
-            .map(|a| String::from_utf8_lossy(a).into_owned())
-            .collect())
+        Ok(text.split(|&b| b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect())
     }
 
     /// The name of the main thread.
@@ -63,10 +58,7 @@ impl Procfs {
     pub(super) fn thread_names(&self, tgid: Tgid) -> io::Result<Vec<String>> {
         let task = self.of(tgid, "task");
         let tids = numbers_in(&task)?;
-        Ok(tids
-            .iter()
-            .filter_map(|tid| one_line(&task.join(format!("{tid}/comm"))).ok())
-            .collect())
+        Ok(tids.iter().filter_map(|tid| one_line(&task.join(format!("{tid}/comm"))).ok()).collect())
     }
 
     /// When the process started, in clock ticks since boot: with the id, this names a process for ever.
@@ -74,31 +66,21 @@ impl Procfs {
         let stat = one_line(&self.of(tgid, "stat"))?;
         // The second field, the name in parentheses, can hold spaces and parentheses: count from its end.
         // starttime is field 22 of proc(5), so the 20th after it.
-        let field = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
-        field
-            .and_then(|f| f.parse().ok())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
+        field.and_then(|f| f.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     /// The process that a process or thread id belongs to.
     pub(super) fn tgid_of(&self, id: u32) -> io::Result<Tgid> {
         let status = fs::read_to_string(self.of(Tgid(id), "status"))?;
-        let tgid = status
-            .lines()
-            .find_map(|l| l.strip_prefix("Tgid:"))
-            .and_then(|t| t.trim().parse().ok());
-        tgid.map(Tgid)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")).and_then(|t| t.trim().parse().ok());
+        tgid.map(Tgid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     /// The inode of the network namespace.
     pub(super) fn net_ns(&self, tgid: Tgid) -> io::Result<u32> {
         let link = fs::read_link(self.of(tgid, "ns/net"))?;
-        let inode = link
-            .to_str()
-            .and_then(|l| l.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok());
+        let inode = link.to_str().and_then(|l| l.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok());
         inode.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
@@ -142,10 +124,7 @@ pub(super) fn read_here(path: &Path) -> io::Result<Vec<u8>> {
 
 fn open_plain(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 fn regular(file: File) -> io::Result<Vec<u8>> {
@@ -168,7 +147,5 @@ fn one_line(path: &Path) -> io::Result<String> {
 
 fn numbers_in(dir: &Path) -> io::Result<Vec<u32>> {
     let entries = fs::read_dir(dir)?;
-    Ok(entries
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
+    Ok(entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect())
 }

@@ -40,11 +40,7 @@ pub(super) fn parse(bytes: &[u8]) -> Vec<Entry> {
             }
         }
         let (key, value) = split(&logical);
-        entries.push(Entry {
-            line: at + 1,
-            key,
-            value,
-        });
+        entries.push(Entry { line: at + 1, key, value });
     }
     entries
 }
@@ -112,29 +108,17 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expect: &[(usize, &str, &str)]) {
-        let got: Vec<_> = parse(text.as_bytes())
-            .into_iter()
-            .map(|e| (e.line, e.key, e.value))
-            .collect();
-        let expect: Vec<_> = expect
-            .iter()
-            .map(|&(n, k, v)| (n, k.to_owned(), v.to_owned()))
-            .collect();
+        let got: Vec<_> = parse(text.as_bytes()).into_iter().map(|e| (e.line, e.key, e.value)).collect();
+        let expect: Vec<_> = expect.iter().map(|&(n, k, v)| (n, k.to_owned(), v.to_owned())).collect();
         assert_eq!(got, expect, "{text:?}");
     }
 
     #[test]
     fn entries_are_read_as_java_reads_them() {
-        check(
-            "a=1\nb = 2 \n\tc:3\nd 4",
-            &[(1, "a", "1"), (2, "b", "2"), (3, "c", "3"), (4, "d", "4")],
-        );
+        check("a=1\nb = 2 \n\tc:3\nd 4", &[(1, "a", "1"), (2, "b", "2"), (3, "c", "3"), (4, "d", "4")]);
         check("# x=1\n ! y=2\n\nz=3", &[(4, "z", "3")]);
         check("a=1\r\nb=2\rc=3", &[(1, "a", "1"), (2, "b", "2"), (3, "c", "3")]);
-        check(
-            "server.1=h\\\n   :1:2\nb=2",
-            &[(1, "server.1", "h:1:2"), (3, "b", "2")],
-        );
+        check("server.1=h\\\n   :1:2\nb=2", &[(1, "server.1", "h:1:2"), (3, "b", "2")]);
         check("a\\=b=c\\\\", &[(1, "a=b", "c\\")]);
         check("a=\\u0041\\t1", &[(1, "a", "A\t1")]);
         check("alone", &[(1, "alone", "")]);

@@ -14,12 +14,7 @@ use super::ids::Sid;
 const COMM_CHARS: usize = 15;
 
 /// Thread names that only a server of a quorum has.
-const SURE: [&str; 4] = [
-    "QuorumPeer[myid",
-    "LearnerHandler-",
-    "LearnerSender:",
-    "FollowerRequest",
-];
+const SURE: [&str; 4] = ["QuorumPeer[myid", "LearnerHandler-", "LearnerSender:", "FollowerRequest"];
 /// Thread names that other programs could have too: two kinds of them are needed.
 const LIKELY: [&str; 4] = ["SyncThread:", "Sender-/", "SendWorker:", "RecvWorker:"];
 
@@ -103,12 +98,8 @@ pub(super) enum NamedSid {
 
 /// Reads the server's id from thread names.
 pub(super) fn named_sid(names: &[String]) -> NamedSid {
-    let of_log = |n: &String| {
-        Some((
-            n.strip_prefix("SyncThread:")?.to_owned(),
-            n.chars().count() >= COMM_CHARS,
-        ))
-    };
+    let of_log =
+        |n: &String| Some((n.strip_prefix("SyncThread:")?.to_owned(), n.chars().count() >= COMM_CHARS));
     let found: BTreeSet<(String, bool)> = names.iter().filter_map(of_log).collect();
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
@@ -143,12 +134,7 @@ mod tests {
         let threads: Vec<String> = threads.iter().map(|&t| t.to_owned()).collect();
         let command = CommandLine::new(&argv, comm);
         let pattern = matches_pattern(&argv, pattern);
-        standing(&Evidence {
-            command: &command,
-            threads: &threads,
-            pattern,
-            listed,
-        })
+        standing(&Evidence { command: &command, threads: &threads, pattern, listed })
     }
 
     #[test]
@@ -156,22 +142,10 @@ mod tests {
         assert_eq!(judge(QUORUM, "java", &["java"], None, Some(3)), Standing::Server);
         assert_eq!(judge(QUORUM, "java", &["java"], None, None), Standing::Server);
         let own_class = "java com.example.Termite t.cfg";
-        assert_eq!(
-            judge(own_class, "java", &["QuorumPeer[myid"], None, None),
-            Standing::Server
-        );
-        assert_eq!(
-            judge(own_class, "java", &["SyncThread:1", "SendWorker:2"], None, None),
-            Standing::Server
-        );
-        assert_eq!(
-            judge(own_class, "java", &[], Some("example.Termite t"), Some(3)),
-            Standing::Server
-        );
-        assert_eq!(
-            judge("/opt/termited", "termited", &["QuorumPeer[myid"], None, None),
-            Standing::Server
-        );
+        assert_eq!(judge(own_class, "java", &["QuorumPeer[myid"], None, None), Standing::Server);
+        assert_eq!(judge(own_class, "java", &["SyncThread:1", "SendWorker:2"], None, None), Standing::Server);
+        assert_eq!(judge(own_class, "java", &[], Some("example.Termite t"), Some(3)), Standing::Server);
+        assert_eq!(judge("/opt/termited", "termited", &["QuorumPeer[myid"], None, None), Standing::Server);
         let demo = "target/termite-probe demo-server d/zoo.cfg";
         assert_eq!(judge(demo, "termite-probe", &[], None, Some(3)), Standing::Server);
     }
@@ -184,30 +158,15 @@ mod tests {
         let main = "java org.apache.zookeeper.server.ZooKeeperServerMain 2181 /d";
         assert!(aside(judge(main, "java", &["SyncThread:0"], None, None)));
         // With standaloneEnabled=false one server is a quorum, and has its thread.
-        assert_eq!(
-            judge(QUORUM, "java", &["QuorumPeer[myid"], None, Some(1)),
-            Standing::Server
-        );
+        assert_eq!(judge(QUORUM, "java", &["QuorumPeer[myid"], None, Some(1)), Standing::Server);
     }
 
     #[test]
     fn carriers_of_a_command_line_are_not_servers() {
-        assert_eq!(
-            judge(&format!("sudo {QUORUM}"), "sudo", &["sudo"], None, Some(3)),
-            Standing::Other
-        );
-        assert_eq!(
-            judge(&format!("sh -c {QUORUM}"), "sh", &["sh"], None, None),
-            Standing::Other
-        );
-        assert_eq!(
-            judge("grep QuorumPeerMain", "grep", &["grep"], None, None),
-            Standing::Other
-        );
-        assert_eq!(
-            judge("java Other QuorumPeerMain", "java", &["java"], None, None),
-            Standing::Other
-        );
+        assert_eq!(judge(&format!("sudo {QUORUM}"), "sudo", &["sudo"], None, Some(3)), Standing::Other);
+        assert_eq!(judge(&format!("sh -c {QUORUM}"), "sh", &["sh"], None, None), Standing::Other);
+        assert_eq!(judge("grep QuorumPeerMain", "grep", &["grep"], None, None), Standing::Other);
+        assert_eq!(judge("java Other QuorumPeerMain", "java", &["java"], None, None), Standing::Other);
         let aside = judge("sh -c termite", "sh", &["sh"], Some("termite"), None);
         assert!(matches!(aside, Standing::SetAside(why) if why.contains("wrapper")));
         let aside = judge("java termite.Client", "java", &["java"], Some("termite"), None);

@@ -64,12 +64,10 @@ impl EnsembleName {
     pub(super) fn of(peers: &[Peer]) -> Self {
         let lowest = peers.iter().find(|p| !p.observer).or(peers.first());
         match lowest.and_then(|p| p.endpoints.first()) {
-            Some(Endpoint {
-                host, quorum_port, ..
-            }) if host.contains(':') => Self(format!("[{host}]:{quorum_port}")),
-            Some(Endpoint {
-                host, quorum_port, ..
-            }) => Self(format!("{host}:{quorum_port}")),
+            Some(Endpoint { host, quorum_port, .. }) if host.contains(':') => {
+                Self(format!("[{host}]:{quorum_port}"))
+            }
+            Some(Endpoint { host, quorum_port, .. }) => Self(format!("{host}:{quorum_port}")),
             None => Self::unknown(),
         }
     }
@@ -131,13 +129,7 @@ pub(super) struct Facts {
 
 /// Puts the facts together.
 pub(super) fn describe(facts: Facts) -> Server {
-    let Facts {
-        tgid,
-        started,
-        threads,
-        net_ns,
-        configuration,
-    } = facts;
+    let Facts { tgid, started, threads, net_ns, configuration } = facts;
     let mut notes = configuration.notes;
     let peers = configuration.servers.unwrap_or_default();
     let sid = own_sid(&named_sid(&threads), configuration.my_id, &mut notes);
@@ -158,9 +150,7 @@ pub(super) fn describe(facts: Facts) -> Server {
     };
     server.own_quorum_port = server.own().and_then(|p| p.quorum_ports().first().copied());
     if let Err(why) = net_ns {
-        server
-            .notes
-            .push(format!("the network namespace is not known: {why}"));
+        server.notes.push(format!("the network namespace is not known: {why}"));
     }
     note_own_entry(&mut server);
     server
@@ -172,16 +162,9 @@ fn note_own_entry(server: &mut Server) {
     };
     match server.own() {
         None if !server.peers.is_empty() => {
-            server.notes.push(format!(
-                "zoo.cfg lists no server.{sid}, which this process says it is"
-            ));
+            server.notes.push(format!("zoo.cfg lists no server.{sid}, which this process says it is"));
         }
-        Some(own)
-            if own
-                .endpoints
-                .iter()
-                .any(|e| matches!(e.host.as_str(), "0.0.0.0" | "::")) =>
-        {
+        Some(own) if own.endpoints.iter().any(|e| matches!(e.host.as_str(), "0.0.0.0" | "::")) => {
             server.notes.push(format!(
                 "server.{sid} names itself by a wildcard address, so other members may name the ensemble \
                  otherwise; --ensemble with --pid or --config sets the name"
@@ -203,17 +186,12 @@ fn own_sid(named: &NamedSid, my_id: Known<Sid>, notes: &mut Vec<String>) -> Know
                     "dataDir/myid says {other}, the thread SyncThread:{sid} says {sid}: taken"
                 ));
             }
-            Known::Known {
-                value: *sid,
-                source: "thread SyncThread",
-            }
+            Known::Known { value: *sid, source: "thread SyncThread" }
         }
         (NamedSid::BeginsWith(digits), Known::Known { value, .. })
             if !value.to_string().starts_with(digits) =>
         {
-            Known::Unknown(format!(
-                "dataDir/myid says {value}, the thread's name begins with {digits}"
-            ))
+            Known::Unknown(format!("dataDir/myid says {value}, the thread's name begins with {digits}"))
         }
         (NamedSid::BeginsWith(digits), Known::Unknown(why)) => {
             Known::Unknown(format!("the thread's name is cut after {digits}, and {why}"))
@@ -229,10 +207,7 @@ mod tests {
     use crate::discover::zoo_cfg;
 
     fn my_id(sid: i64) -> Known<Sid> {
-        Known::Known {
-            value: Sid(sid),
-            source: "dataDir/myid",
-        }
+        Known::Known { value: Sid(sid), source: "dataDir/myid" }
     }
 
     fn server(cfg: &str, threads: &[&str], my_id: Known<Sid>) -> Server {
@@ -242,12 +217,7 @@ mod tests {
             started: 7,
             threads: threads.iter().map(|&t| t.to_owned()).collect(),
             net_ns: Ok(4_026_531_840),
-            configuration: Configuration {
-                path: None,
-                servers,
-                my_id,
-                notes: Vec::new(),
-            },
+            configuration: Configuration { path: None, servers, my_id, notes: Vec::new() },
         })
     }
 
@@ -256,13 +226,7 @@ mod tests {
     #[test]
     fn a_server_knows_itself() {
         let s = server(THREE, &["SyncThread:2"], my_id(2));
-        assert_eq!(
-            s.sid,
-            Known::Known {
-                value: Sid(2),
-                source: "thread SyncThread"
-            }
-        );
+        assert_eq!(s.sid, Known::Known { value: Sid(2), source: "thread SyncThread" });
         assert_eq!(s.own_quorum_port, Some(2889));
         assert_eq!(s.quorum_ports, [2888, 2889, 2890]);
         assert_eq!(s.ensemble.as_str(), "zk1.example:2888");
@@ -273,10 +237,7 @@ mod tests {
     fn the_thread_is_preferred_and_a_contradiction_told() {
         let s = server(THREE, &["SyncThread:2"], my_id(3));
         assert_eq!(s.sid.value(), Some(&Sid(2)));
-        assert_eq!(
-            s.notes,
-            ["dataDir/myid says 3, the thread SyncThread:2 says 2: taken"]
-        );
+        assert_eq!(s.notes, ["dataDir/myid says 3, the thread SyncThread:2 says 2: taken"]);
         let s = server(THREE, &["java"], my_id(3));
         assert_eq!(s.sid, my_id(3));
     }
@@ -284,33 +245,19 @@ mod tests {
     #[test]
     fn a_sid_is_never_guessed() {
         let none = || Known::Unknown("zoo.cfg names no dataDir".to_owned());
-        assert_eq!(
-            server(THREE, &["SyncThread:1", "SyncThread:2"], my_id(1))
-                .sid
-                .value(),
-            None
-        );
-        assert_eq!(
-            server(THREE, &["SyncThread:1234"], my_id(12_345)).sid,
-            my_id(12_345)
-        );
+        assert_eq!(server(THREE, &["SyncThread:1", "SyncThread:2"], my_id(1)).sid.value(), None);
+        assert_eq!(server(THREE, &["SyncThread:1234"], my_id(12_345)).sid, my_id(12_345));
         assert_eq!(server(THREE, &["SyncThread:1234"], my_id(1)).sid.value(), None);
         assert_eq!(server(THREE, &["SyncThread:1234"], none()).sid.value(), None);
         let s = server(THREE, &[], none());
-        assert_eq!(
-            s.sid,
-            Known::Unknown("no thread SyncThread:N, and zoo.cfg names no dataDir".to_owned())
-        );
+        assert_eq!(s.sid, Known::Unknown("no thread SyncThread:N, and zoo.cfg names no dataDir".to_owned()));
         assert_eq!(s.own_quorum_port, None);
     }
 
     #[test]
     fn every_member_names_the_ensemble_alike() {
         let name = |cfg: &str| server(cfg, &[], my_id(1)).ensemble.to_string();
-        assert_eq!(
-            name("server.2=b:2889:1\nserver.1=zk1.example:2888:1\nserver.3=c:2890:1"),
-            name(THREE)
-        );
+        assert_eq!(name("server.2=b:2889:1\nserver.1=zk1.example:2888:1\nserver.3=c:2890:1"), name(THREE));
         assert_eq!(name("server.1=o:1:2:observer\nserver.2=b:2889:1"), "b:2889");
         assert_eq!(name("server.1=[2001:db8::1]:2888:3888"), "[2001:db8::1]:2888");
         assert_eq!(name(""), "unknown");

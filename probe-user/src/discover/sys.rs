@@ -57,16 +57,9 @@ mod tests {
 
     #[test]
     fn a_pidfd_tells_the_end_of_a_process() {
-        let mut child = Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let fd = pidfd(Tgid(child.id())).unwrap();
-        let mut poll = libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, which lives through the call.
         let mut ended = |timeout| unsafe { libc::poll(&raw mut poll, 1, timeout) };
         assert_eq!(ended(0), 0);
@@ -78,9 +71,6 @@ mod tests {
     #[test]
     fn nobody_has_no_pidfd() {
         assert!(pidfd(Tgid(u32::MAX)).is_err());
-        assert_eq!(
-            pidfd(Tgid(i32::MAX as u32)).unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
+        assert_eq!(pidfd(Tgid(i32::MAX as u32)).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 }

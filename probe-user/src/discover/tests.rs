@@ -17,11 +17,8 @@ struct Fixture(PathBuf);
 impl Fixture {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "termite-probe-proc-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("termite-probe-proc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
@@ -36,14 +33,9 @@ impl Fixture {
         let comm = threads.first().copied().unwrap_or("kthread");
         fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
         fs::write(dir.join("status"), format!("Name:\t{comm}\nTgid:\t{tgid}\n")).unwrap();
-        let fields: Vec<String> = (4..30)
-            .map(|n| if n == 22 { "777".to_owned() } else { n.to_string() })
-            .collect();
-        fs::write(
-            dir.join("stat"),
-            format!("{tgid} (a b) c) S {}\n", fields.join(" ")),
-        )
-        .unwrap();
+        let fields: Vec<String> =
+            (4..30).map(|n| if n == 22 { "777".to_owned() } else { n.to_string() }).collect();
+        fs::write(dir.join("stat"), format!("{tgid} (a b) c) S {}\n", fields.join(" "))).unwrap();
         for (n, name) in threads.iter().enumerate() {
             let task = dir.join(format!("task/{}", tgid as usize + n));
             fs::create_dir_all(&task).unwrap();
@@ -87,11 +79,7 @@ fn servers_are_found_among_others() {
     host.process(1, "/sbin/init\0", &["init"])
         .process(2, "", &["kthreadd"])
         .process(9, &format!("{JAVA}zoo.cfg\0"), &["java"])
-        .process(
-            100,
-            &format!("{JAVA}zoo.cfg\0"),
-            &["java", "QuorumPeer[myid", "SyncThread:2"],
-        )
+        .process(100, &format!("{JAVA}zoo.cfg\0"), &["java", "QuorumPeer[myid", "SyncThread:2"])
         .file(100, "/run/zoo.cfg", &format!("dataDir=data\n{THREE}"))
         .file(100, "/run/data/myid", "2\n")
         .process(101, &format!("sudo\0{JAVA}zoo.cfg\0"), &["sudo"])
@@ -101,18 +89,9 @@ fn servers_are_found_among_others() {
     let scan = host.scan(&Filter::default());
     assert_eq!(pids(&scan), [100]);
     let server = &scan.servers[0];
-    assert_eq!(
-        server.sid,
-        Known::Known {
-            value: Sid(2),
-            source: "thread SyncThread"
-        }
-    );
+    assert_eq!(server.sid, Known::Known { value: Sid(2), source: "thread SyncThread" });
     assert_eq!((server.started, server.net_ns), (777, Some(4_026_531_840)));
-    assert_eq!(
-        (server.ensemble.as_str(), server.own_quorum_port),
-        ("127.0.0.1:1001", Some(1002))
-    );
+    assert_eq!((server.ensemble.as_str(), server.own_quorum_port), ("127.0.0.1:1001", Some(1002)));
     assert_eq!(server.config_path.as_deref(), Some(Path::new("zoo.cfg")));
     assert_eq!(server.notes, Vec::<String>::new());
     assert_eq!(scan.set_aside.len(), 1);
@@ -123,24 +102,14 @@ fn servers_are_found_among_others() {
 fn links_are_followed_inside_the_root_of_the_process() {
     let host = Fixture::new();
     host.process(100, &format!("{JAVA}/opt/bin/../conf/zoo.cfg\0"), &["java"])
-        .file(
-            100,
-            "/etc/termite/zoo.cfg",
-            "dataDir=/d\ndynamicConfigFile=/etc/termite/dyn\n",
-        )
+        .file(100, "/etc/termite/zoo.cfg", "dataDir=/d\ndynamicConfigFile=/etc/termite/dyn\n")
         .file(100, "/etc/termite/dyn", THREE)
         .file(100, "/d/myid", "3");
     fs::create_dir_all(host.0.join("100/root/opt/bin")).unwrap();
     symlink("/etc/termite", host.0.join("100/root/opt/conf")).unwrap();
     let server = host.scan(&Filter::default()).servers.remove(0);
     assert_eq!(server.notes, Vec::<String>::new());
-    assert_eq!(
-        server.sid,
-        Known::Known {
-            value: Sid(3),
-            source: "dataDir/myid"
-        }
-    );
+    assert_eq!(server.sid, Known::Known { value: Sid(3), source: "dataDir/myid" });
     assert_eq!(server.quorum_ports, [1001, 1002, 1003]);
 }
 
@@ -149,58 +118,28 @@ fn a_named_pipe_for_a_configuration_does_not_stop_the_scan() {
     let host = Fixture::new();
     host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"]);
     fs::create_dir(host.0.join("100/root/run/zoo.cfg")).unwrap();
-    let made = std::process::Command::new("mkfifo")
-        .arg(host.0.join("100/root/pipe.cfg"))
-        .status()
-        .unwrap();
+    let made = std::process::Command::new("mkfifo").arg(host.0.join("100/root/pipe.cfg")).status().unwrap();
     assert!(made.success());
     host.process(101, &format!("{JAVA}/pipe.cfg\0"), &["java"]);
     fs::rename(host.0.join("100/root/pipe.cfg"), host.0.join("101/root/pipe.cfg")).unwrap();
     let scan = host.scan(&Filter::default());
     assert_eq!(pids(&scan), [100, 101]);
-    assert!(
-        scan.servers
-            .iter()
-            .all(|s| s.notes[0].contains("not a regular file")),
-        "{scan:?}"
-    );
+    assert!(scan.servers.iter().all(|s| s.notes[0].contains("not a regular file")), "{scan:?}");
 }
 
 #[test]
 fn pid_forces_and_keeps_others_out() {
     let host = Fixture::new();
-    host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"])
-        .process(200, "/opt/x\0", &["x", "worker"]);
-    let asked = |pids: &[u32]| Filter {
-        pids: pids.to_vec(),
-        ..Filter::default()
-    };
+    host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"]).process(200, "/opt/x\0", &["x", "worker"]);
+    let asked = |pids: &[u32]| Filter { pids: pids.to_vec(), ..Filter::default() };
     let scan = host.scan(&asked(&[200, 200]));
     assert_eq!(pids(&scan), [200]);
-    assert!(
-        scan.servers[0].notes.iter().any(|n| n.contains("not recognised")),
-        "{scan:?}"
-    );
+    assert!(scan.servers[0].notes.iter().any(|n| n.contains("not recognised")), "{scan:?}");
     let scan = host.scan(&asked(&[555]));
     assert_eq!(scan.set_aside[0].why, "no such process");
-    assert!(
-        host.discovery()
-            .inspect(Tgid(100), &asked(&[200]))
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        host.discovery()
-            .inspect(Tgid(100), &Filter::default())
-            .unwrap()
-            .is_some()
-    );
-    assert!(
-        host.discovery()
-            .inspect(Tgid(200), &Filter::default())
-            .unwrap()
-            .is_none()
-    );
+    assert!(host.discovery().inspect(Tgid(100), &asked(&[200])).unwrap().is_none());
+    assert!(host.discovery().inspect(Tgid(100), &Filter::default()).unwrap().is_some());
+    assert!(host.discovery().inspect(Tgid(200), &Filter::default()).unwrap().is_none());
 }
 
 #[test]
@@ -216,10 +155,7 @@ fn config_narrows_and_stands_in() {
         .file(300, "/d/myid", "3");
     let path = host.0.join("given.cfg");
     fs::write(&path, &same).unwrap();
-    let mut filter = Filter {
-        config: Some(path),
-        ..Filter::default()
-    };
+    let mut filter = Filter { config: Some(path), ..Filter::default() };
     let scan = host.scan(&filter);
     assert_eq!(pids(&scan), [100, 300]);
     assert_eq!(scan.servers[1].sid.value(), Some(&Sid(3)));
@@ -227,10 +163,7 @@ fn config_narrows_and_stands_in() {
     filter.pids = vec![200];
     assert_eq!(host.scan(&filter).servers[0].quorum_ports, [1001, 1002, 1003]);
     filter.config = Some(host.0.join("none.cfg"));
-    assert!(matches!(
-        host.discovery().scan(&filter),
-        Err(DiscoverError::Config { .. })
-    ));
+    assert!(matches!(host.discovery().scan(&filter), Err(DiscoverError::Config { .. })));
 }
 
 #[test]
@@ -248,14 +181,6 @@ fn a_server_that_begins_late_is_still_found() {
 
 #[test]
 fn no_proc_is_an_error() {
-    let mut nowhere = Discovery::new(
-        Procfs {
-            root: PathBuf::from("/nonexistent"),
-        },
-        Tgid(1),
-    );
-    assert!(matches!(
-        nowhere.scan(&Filter::default()),
-        Err(DiscoverError::Proc { .. })
-    ));
+    let mut nowhere = Discovery::new(Procfs { root: PathBuf::from("/nonexistent") }, Tgid(1));
+    assert!(matches!(nowhere.scan(&Filter::default()), Err(DiscoverError::Proc { .. })));
 }

@@ -49,25 +49,17 @@ fn changes(before: &[Server], after: &[Server]) -> Vec<Change> {
     let gone = before
         .iter()
         .filter(|b| !after.iter().any(|a| same(a, b)))
-        .map(|b| Change::Gone {
-            tgid: b.tgid,
-            started: b.started,
-        });
-    let come = after
-        .iter()
-        .filter_map(|a| match before.iter().find(|b| same(a, b)) {
-            None => Some(Change::Appeared(a.clone())),
-            Some(b) if differ(a, b) => Some(Change::Changed(a.clone())),
-            Some(_) => None,
-        });
+        .map(|b| Change::Gone { tgid: b.tgid, started: b.started });
+    let come = after.iter().filter_map(|a| match before.iter().find(|b| same(a, b)) {
+        None => Some(Change::Appeared(a.clone())),
+        Some(b) if differ(a, b) => Some(Change::Changed(a.clone())),
+        Some(_) => None,
+    });
     gone.chain(come).collect()
 }
 
 fn differ(a: &Server, b: &Server) -> bool {
-    let without_notes = |s: &Server| Server {
-        notes: Vec::new(),
-        ..s.clone()
-    };
+    let without_notes = |s: &Server| Server { notes: Vec::new(), ..s.clone() };
     without_notes(a) != without_notes(b)
 }
 
@@ -98,36 +90,15 @@ mod tests {
         assert_eq!(watch.update(vec![server(1, 5)]), [Change::Appeared(server(1, 5))]);
         assert_eq!(watch.update(vec![server(1, 5)]), []);
         // The id was reused.
-        let gone = Change::Gone {
-            tgid: Tgid(1),
-            started: 5,
-        };
-        assert_eq!(
-            watch.update(vec![server(1, 6)]),
-            [gone, Change::Appeared(server(1, 6))]
-        );
+        let gone = Change::Gone { tgid: Tgid(1), started: 5 };
+        assert_eq!(watch.update(vec![server(1, 6)]), [gone, Change::Appeared(server(1, 6))]);
         // The sid was learned.
         let mut known = server(1, 6);
-        known.sid = Known::Known {
-            value: Sid(3),
-            source: "thread SyncThread",
-        };
-        assert_eq!(
-            watch.update(vec![known.clone()]),
-            [Change::Changed(known.clone())]
-        );
-        let noted = Server {
-            notes: vec!["x".to_owned()],
-            ..known
-        };
+        known.sid = Known::Known { value: Sid(3), source: "thread SyncThread" };
+        assert_eq!(watch.update(vec![known.clone()]), [Change::Changed(known.clone())]);
+        let noted = Server { notes: vec!["x".to_owned()], ..known };
         assert_eq!(watch.update(vec![noted.clone()]), []);
         assert_eq!(watch.servers(), [noted]);
-        assert_eq!(
-            watch.update(Vec::new()),
-            [Change::Gone {
-                tgid: Tgid(1),
-                started: 6
-            }]
-        );
+        assert_eq!(watch.update(Vec::new()), [Change::Gone { tgid: Tgid(1), started: 6 }]);
     }
 }

@@ -71,21 +71,14 @@ pub(super) fn parse(bytes: &[u8]) -> ZooCfg {
                 let Some(number) = key.strip_prefix("server.") else {
                     continue;
                 };
-                match number
-                    .parse()
-                    .map_err(|_| BadServer::Sid)
-                    .and_then(|n| server(Sid(n), &entry.value))
-                {
+                match number.parse().map_err(|_| BadServer::Sid).and_then(|n| server(Sid(n), &entry.value)) {
                     Ok(peer) => {
                         let sid = peer.sid;
                         if servers.insert(sid, peer).is_some() {
-                            cfg.notes
-                                .push(format!("line {line}: server.{sid} again, the last one counts"));
+                            cfg.notes.push(format!("line {line}: server.{sid} again, the last one counts"));
                         }
                     }
-                    Err(why) => cfg
-                        .notes
-                        .push(format!("line {line}: a server entry was skipped: {why}")),
+                    Err(why) => cfg.notes.push(format!("line {line}: a server entry was skipped: {why}")),
                 }
             }
         }
@@ -113,11 +106,7 @@ enum BadServer {
 fn server(sid: Sid, value: &str) -> Result<Peer, BadServer> {
     // What follows the semicolon is where clients connect, which is of no interest here.
     let addresses = value.split(';').next().unwrap_or_default();
-    let mut peer = Peer {
-        sid,
-        endpoints: Vec::new(),
-        observer: false,
-    };
+    let mut peer = Peer { sid, endpoints: Vec::new(), observer: false };
     for address in addresses.split('|') {
         let (host, rest) = host_and_rest(address.trim())?;
         let mut rest = rest.split(':').map(str::trim);
@@ -173,21 +162,12 @@ mod tests {
             .iter()
             .map(|e| format!("{} {} {}", e.host, e.quorum_port, e.election_port))
             .collect();
-        format!(
-            "{}: {}{}",
-            peer.sid,
-            ends.join(", "),
-            if peer.observer { " observer" } else { "" }
-        )
+        format!("{}: {}{}", peer.sid, ends.join(", "), if peer.observer { " observer" } else { "" })
     }
 
     fn check(text: &str, servers: &[&str], notes: &[&str]) {
         let cfg = parse(text.as_bytes());
-        assert_eq!(
-            cfg.servers.iter().map(shown).collect::<Vec<_>>(),
-            servers,
-            "{text}"
-        );
+        assert_eq!(cfg.servers.iter().map(shown).collect::<Vec<_>>(), servers, "{text}");
         assert_eq!(cfg.notes, notes, "{text}");
     }
 
@@ -200,21 +180,9 @@ mod tests {
         );
         check("server.3=h:1:2:observer;2181", &["3: h 1 2 observer"], &[]);
         check("server.3=h:1:2:PARTICIPANT;0.0.0.0:2181", &["3: h 1 2"], &[]);
-        check(
-            "server.1=[2001:db8::1]:2888:3888;[::]:2181",
-            &["1: 2001:db8::1 2888 3888"],
-            &[],
-        );
-        check(
-            "server.1=a:2888:3888|b:2889:3889",
-            &["1: a 2888 3888, b 2889 3889"],
-            &[],
-        );
-        check(
-            "server.1=a:1:2:observer|b:1:2:observer",
-            &["1: a 1 2, b 1 2 observer"],
-            &[],
-        );
+        check("server.1=[2001:db8::1]:2888:3888;[::]:2181", &["1: 2001:db8::1 2888 3888"], &[]);
+        check("server.1=a:2888:3888|b:2889:3889", &["1: a 2888 3888, b 2889 3889"], &[]);
+        check("server.1=a:1:2:observer|b:1:2:observer", &["1: a 1 2, b 1 2 observer"], &[]);
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! `doctor`: looks at the host, tries every program, and tells.
+//!
+//! In: options. Out: a page or one JSON object on standard output; exit 3 when the host is not able.
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+
+use crate::cli::DoctorArgs;
+use crate::doctor::{DoctorReport, ServerLine, render};
+use crate::engine::discovery;
+use crate::failure::Failure;
+use crate::host::facts::HostFacts;
+use crate::kernel::{Kernel, KernelError, Settings};
+use crate::model::HookReport;
+use crate::plan;
+
+/// Runs `doctor`.
+pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    let facts = HostFacts::gather();
+    let plan = plan::plan(&facts);
+    let mut missing = plan::requirements(&facts).err().unwrap_or_default();
+    let mut hooks = Vec::new();
+    if let (true, Some(offsets)) = (missing.is_empty(), facts.offsets()) {
+        // Everything is really attached, and detached again when this ends.
+        match Kernel::attach(&plan, offsets, &Settings { links: 1, ..Settings::default() }) {
+            Ok((kernel, _)) => hooks = kernel.hooks.clone(),
+            Err(KernelError::Required { job, reason }) => {
+                hooks.push(HookReport { hook: job, variant: "", state: "failed", reason });
+            }
+            Err(error) => missing.push(plan::Missing {
+                what: error.to_string(),
+                remedy: "look at the message above; nothing can be loaded on this host".into(),
+            }),
+        }
+    }
+    let scan = discovery().scan(&(&args.target).into())?;
+    let servers = scan.servers.iter().map(ServerLine::from).collect();
+    let report = DoctorReport { facts, plan, hooks, missing, servers };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", report.to_json()?)?;
+    } else {
+        write!(out, "{}", render(&report))?;
+    }
+    out.flush()?;
+    if report.is_able() { Ok(()) } else { Err(Failure::Host(report.missing).into()) }
+}

@@ -1,0 +1,185 @@
+//! `trace`: what happens now, line by line, and a summary at the end.
+//!
+//! In: an engine. Out: lines on a writer, remarks on standard error. Invariant: whatever ends it (time,
+//! Ctrl-C, the reader going away), what was measured is summed up if anybody still reads.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, interval, sleep_until};
+
+use probe_ebpf::abi::kind;
+
+use crate::cli::{TraceArgs, nanoseconds};
+use crate::clock::WallClock;
+use crate::engine::{Engine, Happening, SCAN_EVERY};
+use crate::kernel::Settings;
+use crate::lines;
+use crate::session::{self, WhenNone};
+
+/// Text or NDJSON, and what was already told.
+pub(crate) struct Sink<W> {
+    out: W,
+    json: bool,
+    lost: [u64; kind::COUNT],
+}
+
+impl<W: Write> Sink<W> {
+    pub(crate) fn new(out: W, json: bool) -> Self {
+        Self { out, json, lost: [0; kind::COUNT] }
+    }
+
+    fn header(&mut self) -> io::Result<()> {
+        if !self.json {
+            writeln!(self.out, "{}", lines::HEADER)?;
+        }
+        self.out.flush()
+    }
+
+    pub(crate) fn happenings(&mut self, happenings: &[Happening]) -> io::Result<()> {
+        let clock = WallClock::now();
+        for happening in happenings {
+            if self.json {
+                writeln!(self.out, "{}", lines::to_json(happening, &clock))?;
+            } else if let Some(line) = lines::to_text(happening, &clock) {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        self.out.flush()
+    }
+
+    /// Tells of records that were lost since the last time.
+    fn losses(&mut self, engine: &Engine) -> anyhow::Result<()> {
+        let lost = engine.counters()?.lost;
+        for (index, (now, before)) in lost.into_iter().zip(self.lost).enumerate() {
+            if now > before && self.json {
+                writeln!(self.out, "{}", lines::lost_json(index, now - before, &WallClock::now()))?;
+            } else if now > before {
+                eprintln!("{} {} records were lost: the ring was full", now - before, kind::NAMES[index]);
+            }
+        }
+        self.lost = lost;
+        Ok(())
+    }
+
+    pub(crate) fn summary(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
+        let report = engine.report()?;
+        if self.json {
+            writeln!(self.out, "{}", lines::summary_json(&report, &WallClock::now()))?;
+        } else {
+            write!(self.out, "\n{}", lines::summary_text(&report))?;
+        }
+        if engine.malformed() > 0 {
+            eprintln!(
+                "{} records were not understood: this is a defect of termite-probe",
+                engine.malformed()
+            );
+        }
+        Ok(self.out.flush()?)
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+pub(crate) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Completes at the first of them.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Runs `trace`.
+pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let settings = Settings {
+        slower_ns: nanoseconds(args.slower),
+        heartbeats: args.json && args.slower.is_zero(),
+        links: args.limits.links,
+        verbose: args.limits.verbose,
+        ..Settings::default()
+    };
+    let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail)?;
+    tell_begin(&engine, args);
+    let mut sink = Sink::new(io::stdout().lock(), args.json);
+    sink.header()?;
+    if args.json {
+        sink.happenings(&found)?;
+    }
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    follow(&mut engine, &mut sink, end, &mut stop).await?;
+    sink.summary(&mut engine)
+}
+
+/// Writes what happens until the end, or a signal.
+async fn follow<W: Write>(
+    engine: &mut Engine,
+    sink: &mut Sink<W>,
+    end: Option<Instant>,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    let mut scan = interval(SCAN_EVERY);
+    scan.tick().await;
+    let over = async {
+        match end {
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(over);
+    loop {
+        let running = tokio::select! {
+            waited = engine.wait() => { waited?; true }
+            _ = scan.tick() => {
+                sink.happenings(&engine.scan()?)?;
+                engine.tidy()?;
+                true
+            }
+            () = &mut over => false,
+            () = stop.wait() => false,
+        };
+        sink.happenings(&engine.drain()?)?;
+        sink.losses(engine)?;
+        if !running {
+            return Ok(());
+        }
+    }
+}
+
+fn tell_begin(engine: &Engine, args: &TraceArgs) {
+    let servers = engine.servers();
+    let what = if args.slower == Duration::ZERO {
+        "every proposal".to_owned()
+    } else {
+        format!("proposals slower than {}", lines::duration(nanoseconds(args.slower)))
+    };
+    let until = match args.duration {
+        Some(duration) => format!("for {}", lines::duration(nanoseconds(duration))),
+        None => "until Ctrl-C".to_owned(),
+    };
+    let number = servers.len();
+    let plural = if number == 1 { "" } else { "s" };
+    eprintln!("tracing {what} of {number} Termite server{plural}, {until}");
+    for server in servers {
+        let sid = server.sid.value().map_or_else(|| "?".into(), |s| s.0.to_string());
+        eprintln!("  server {sid} of {} (pid {})", server.ensemble, server.tgid);
+        for note in &server.notes {
+            eprintln!("    note: {note}");
+        }
+    }
+    for hook in engine.hooks().iter().filter(|h| h.state != "attached") {
+        eprintln!("  without {}: {}", hook.hook, hook.reason);
+    }
+}
