@@ -1,1 +1,17 @@
-//! Ensembles, faults and independent measurements.
+//! What the tests across a process boundary are made of: real ensembles, load, faults, an
+//! independent measurement, and the probe itself as a black box.
+//!
+//! Nothing here links to the other crates of the workspace: the probe is driven through its command
+//! line and read through its output, and the measurement it is compared with shares no code with it.
+//! What is missing on the host (Java, tcpdump, root) is an error that says what to install, never a
+//! silent skip.
+
+pub mod agreement;
+pub mod capture;
+pub mod ensemble;
+pub mod fault;
+pub mod load;
+pub mod net;
+pub mod poll;
+pub mod probe;
+pub mod process;

@@ -1,0 +1,255 @@
+//! The probe's records beside the capture: what both measured, and by how much they differ.
+//!
+//! In: the records of one trace, the links of one capture, and who is who. Out: the differences per
+//! vantage, the proposals that only one of the two has. A record and an exchange belong together by
+//! vantage, ensemble (the watched process), follower and zxid.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::capture::Link;
+use crate::ensemble::Ensemble;
+use crate::probe::{Proposal, Vantage};
+
+/// How many examples a message shows.
+const EXAMPLES: usize = 8;
+
+/// What comparing gave.
+#[derive(Debug, Default)]
+pub struct Agreement {
+    /// Probe minus capture, in nanoseconds, sorted.
+    pub differences_ns: BTreeMap<Vantage, Vec<i64>>,
+    /// Acknowledged in the capture, without a record.
+    pub missing: Vec<(Vantage, u64, u64)>,
+    /// Recorded, but not acknowledged in the capture, or another time over.
+    pub invented: Vec<(Vantage, Option<u64>, u64)>,
+    /// Recorded for the wrong leader.
+    pub wrong_leader: Vec<(Vantage, u64, u64)>,
+}
+
+/// Which zxids of the capture are compared; those before the probe was ready are not.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The last zxid before the window.
+    pub after: u64,
+    /// The last one of it.
+    pub last: u64,
+}
+
+impl Window {
+    /// Every zxid.
+    pub const ALL: Self = Self {
+        after: 0,
+        last: u64::MAX,
+    };
+
+    /// Whether a zxid is in it.
+    pub fn holds(&self, zxid: u64) -> bool {
+        zxid > self.after && zxid <= self.last
+    }
+}
+
+/// Compares what the probe recorded of `ensemble` with what the capture saw on its links.
+pub fn compare(
+    ensemble: &Ensemble,
+    proposals: &[Proposal],
+    links: &[Link],
+    window: Window,
+) -> Result<Agreement> {
+    let mut truth = acknowledged(ensemble, links, window)?;
+    let mut agreement = Agreement::default();
+    let pids = ensemble.pids();
+    for proposal in proposals.iter().filter(|proposal| pids.contains(&proposal.pid)) {
+        if !window.holds(proposal.zxid) {
+            continue;
+        }
+        let found = proposal
+            .sid
+            .and_then(|sid| truth.remove(&(proposal.vantage, sid, proposal.zxid)));
+        let Some((delay_ns, leader_sid)) = found else {
+            agreement
+                .invented
+                .push((proposal.vantage, proposal.sid, proposal.zxid));
+            continue;
+        };
+        if proposal.leader_sid.is_some_and(|leader| leader != leader_sid) {
+            agreement
+                .wrong_leader
+                .push((proposal.vantage, leader_sid, proposal.zxid));
+        }
+        let difference = i64::try_from(proposal.delay_ns)? - i64::try_from(delay_ns)?;
+        agreement
+            .differences_ns
+            .entry(proposal.vantage)
+            .or_default()
+            .push(difference);
+    }
+    agreement.missing = truth.into_keys().collect();
+    for differences in agreement.differences_ns.values_mut() {
+        differences.sort_unstable();
+    }
+    Ok(agreement)
+}
+
+/// Delay and leader of every proposal that was acknowledged outside a synchronisation. Where one
+/// follower acknowledged the same zxid on two links, the first counts.
+type Truth = BTreeMap<(Vantage, u64, u64), (u64, u64)>;
+
+fn acknowledged(ensemble: &Ensemble, links: &[Link], window: Window) -> Result<Truth> {
+    let mut truth = Truth::new();
+    let leaders: BTreeMap<u16, u64> = ensemble
+        .sids()
+        .into_iter()
+        .map(|sid| Ok((ensemble.server(sid)?.quorum.port(), sid)))
+        .collect::<Result<_>>()?;
+    for link in links {
+        // In namespaces the ports of two servers differ too: each comes from one counter.
+        let Some(leader_sid) = leaders.get(&link.leader.port()) else {
+            continue;
+        };
+        if link.exchanges.is_empty() {
+            continue;
+        }
+        let sid = link
+            .sid
+            .context("a link with proposals whose learner never said who it is")?;
+        for exchange in &link.exchanges {
+            let Some(delay_ns) = exchange.delay_ns() else {
+                continue;
+            };
+            if exchange.replayed || !window.holds(exchange.zxid) {
+                continue;
+            }
+            for vantage in [Vantage::Follower, Vantage::Leader] {
+                truth
+                    .entry((vantage, sid, exchange.zxid))
+                    .or_insert((delay_ns, *leader_sid));
+            }
+        }
+    }
+    Ok(truth)
+}
+
+impl Agreement {
+    /// Fails unless both have exactly the same proposals, with the same leaders.
+    pub fn check_counts(&self) -> Result<()> {
+        let examples = |count: usize| if count > EXAMPLES { ", ..." } else { "" };
+        ensure!(
+            self.missing.is_empty(),
+            "{} acknowledged proposals have no record: {:x?}{}",
+            self.missing.len(),
+            &self.missing[..self.missing.len().min(EXAMPLES)],
+            examples(self.missing.len())
+        );
+        ensure!(
+            self.invented.is_empty(),
+            "{} records have no acknowledged proposal: {:x?}{}",
+            self.invented.len(),
+            &self.invented[..self.invented.len().min(EXAMPLES)],
+            examples(self.invented.len())
+        );
+        ensure!(
+            self.wrong_leader.is_empty(),
+            "{} records name the wrong leader: {:x?}",
+            self.wrong_leader.len(),
+            &self.wrong_leader[..self.wrong_leader.len().min(EXAMPLES)]
+        );
+        Ok(())
+    }
+
+    /// Fails unless the median and the p99 of the absolute differences are within these bounds.
+    pub fn check_differences(&self, median_ns: u64, p99_ns: u64) -> Result<()> {
+        for vantage in [Vantage::Follower, Vantage::Leader] {
+            let spread = self
+                .spread(vantage)
+                .with_context(|| format!("nothing compared at {vantage:?}"))?;
+            ensure!(
+                spread.p50_ns <= median_ns,
+                "at {vantage:?}, median too large: {spread}"
+            );
+            ensure!(spread.p99_ns <= p99_ns, "at {vantage:?}, p99 too large: {spread}");
+        }
+        Ok(())
+    }
+
+    /// How the absolute differences spread at one vantage, if there are any.
+    pub fn spread(&self, vantage: Vantage) -> Option<Spread> {
+        let differences = self.differences_ns.get(&vantage)?;
+        let mut sorted: Vec<u64> = differences
+            .iter()
+            .map(|difference| difference.unsigned_abs())
+            .collect();
+        sorted.sort_unstable();
+        let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1000];
+        Some(Spread {
+            count: sorted.len(),
+            signed_median_ns: differences[differences.len() / 2],
+            p50_ns: at(500),
+            p90_ns: at(900),
+            p99_ns: at(990),
+            p999_ns: at(999),
+            max_ns: at(1000),
+        })
+    }
+}
+
+/// A distribution of absolute differences.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// How many.
+    pub count: usize,
+    /// The median with its sign: who measures more.
+    pub signed_median_ns: i64,
+    /// The median.
+    pub p50_ns: u64,
+    /// The ninth of ten.
+    pub p90_ns: u64,
+    /// The 99th of a hundred.
+    pub p99_ns: u64,
+    /// The 999th of a thousand.
+    pub p999_ns: u64,
+    /// The largest.
+    pub max_ns: u64,
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "n {} signed median {:+.1} us, absolute p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} max {:.1} us",
+            self.count,
+            micros(self.signed_median_ns.unsigned_abs()).copysign(if self.signed_median_ns < 0 {
+                -1.0
+            } else {
+                1.0
+            }),
+            micros(self.p50_ns),
+            micros(self.p90_ns),
+            micros(self.p99_ns),
+            micros(self.p999_ns),
+            micros(self.max_ns)
+        )
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for vantage in self.differences_ns.keys() {
+            if let Some(spread) = self.spread(*vantage) {
+                writeln!(out, "{vantage:?}: {spread}")?;
+            }
+        }
+        write!(
+            out,
+            "missing {}, invented {}",
+            self.missing.len(),
+            self.invented.len()
+        )
+    }
+}
+
+fn micros(ns: u64) -> f64 {
+    std::time::Duration::from_nanos(ns).as_secs_f64() * 1e6
+}

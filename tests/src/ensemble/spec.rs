@@ -1,0 +1,82 @@
+//! What an ensemble is to look like. Values only.
+
+/// Where the servers live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// All on 127.0.0.1.
+    Loopback,
+    /// Each in a network namespace of its own, behind one bridge.
+    Namespaces,
+}
+
+/// One server to be.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) sid: u64,
+    pub(super) observer: bool,
+}
+
+/// An ensemble to be.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub(super) servers: Vec<Member>,
+    pub(super) network: Network,
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) jvm: Vec<String>,
+    pub(super) sasl: bool,
+}
+
+impl Spec {
+    /// Voters 1 to `count`, on loopback.
+    pub fn voters(count: u64) -> Self {
+        Self {
+            servers: (1..=count).map(|sid| Member { sid, observer: false }).collect(),
+            network: Network::Loopback,
+            settings: Vec::new(),
+            jvm: Vec::new(),
+            sasl: false,
+        }
+    }
+
+    /// Other server ids than 1, 2, 3: the probe cannot get them right by counting.
+    pub fn with_sids(mut self, sids: &[u64]) -> Self {
+        self.servers = sids
+            .iter()
+            .map(|sid| Member {
+                sid: *sid,
+                observer: false,
+            })
+            .collect();
+        self
+    }
+
+    /// One more server, which observes.
+    pub fn with_observer(mut self, sid: u64) -> Self {
+        self.servers.push(Member { sid, observer: true });
+        self
+    }
+
+    /// Each server in a network namespace of its own.
+    pub fn in_namespaces(mut self) -> Self {
+        self.network = Network::Namespaces;
+        self
+    }
+
+    /// One more line of zoo.cfg, in place of the default of that name.
+    pub fn with_setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// One more option of every JVM.
+    pub fn with_jvm_option(mut self, option: &str) -> Self {
+        self.jvm.push(option.to_owned());
+        self
+    }
+
+    /// Servers authenticate each other by SASL (DIGEST-MD5).
+    pub fn with_sasl(mut self) -> Self {
+        self.sasl = true;
+        self
+    }
+}

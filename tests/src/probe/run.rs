@@ -1,0 +1,197 @@
+//! One run of the probe, from its readiness to its last line.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::record::{Proposal, Record, Summary};
+use crate::process::Process;
+
+/// How long the probe may take to be ready.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the probe may take to end once it was told to.
+pub const END_PATIENCE: Duration = Duration::from_secs(20);
+/// How the line on stderr starts by which a trace says that it is ready.
+const READY: &str = "tracing";
+
+/// A probe that runs. Its output is taken by threads, so it never waits for the test.
+#[derive(Debug)]
+pub struct Run {
+    process: Process,
+    stdout: JoinHandle<std::io::Result<String>>,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+/// A probe that has ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All that it wrote.
+    pub stdout: String,
+    /// All that it said.
+    pub stderr: String,
+}
+
+impl Run {
+    /// Starts the probe with these arguments.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
+        let mut command = super::command(arguments)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = Process::spawn("termite-probe", &mut command, None)?;
+        let mut stdout = process.child_mut().stdout.take().context("no stdout")?;
+        let stderr = process.child_mut().stderr.take().context("no stderr")?;
+        let stdout = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stdout.read_to_end(&mut text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        });
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(std::io::Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self {
+            process,
+            stdout,
+            lines,
+            said: Vec::new(),
+        })
+    }
+
+    /// Starts `trace --json --slower 0s` with these further arguments, and waits until it is ready.
+    pub fn trace(arguments: &[&str]) -> Result<Self> {
+        let mut all = vec!["trace", "--json", "--slower", "0s"];
+        all.extend(arguments);
+        let mut run = Self::start(&all)?;
+        run.wait_for_line(READY, READY_PATIENCE)?;
+        Ok(run)
+    }
+
+    /// Waits for a line on stderr that starts so, and gives it.
+    pub fn wait_for_line(&mut self, start: &str, patience: Duration) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if line.starts_with(start) {
+                        return Ok(line);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "no line that starts with {start:?} within {patience:?}: {:?}",
+                        self.said
+                    )
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.process.wait(END_PATIENCE)?;
+                    bail!(
+                        "the probe ended ({status}) without a line {start:?}: {:?}",
+                        self.said
+                    )
+                }
+            }
+        }
+    }
+
+    /// The probe's pid.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Presses Ctrl-C and waits for the end.
+    pub fn interrupt(self) -> Result<Outcome> {
+        self.process.signal(libc::SIGINT)?;
+        self.wait(END_PATIENCE)
+    }
+
+    /// Waits for the probe to end by itself.
+    pub fn wait(mut self, patience: Duration) -> Result<Outcome> {
+        let status = self.process.wait(patience)?;
+        let stdout = self
+            .stdout
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
+        self.said.extend(self.lines.iter());
+        Ok(Outcome {
+            status,
+            stdout,
+            stderr: self.said.join("\n"),
+        })
+    }
+}
+
+impl Outcome {
+    /// Every record, each of which must keep what the contract promises, ending in one summary.
+    pub fn trace(&self) -> Result<Trace> {
+        ensure!(
+            self.status.success(),
+            "the probe failed: {}: {}",
+            self.status,
+            self.stderr
+        );
+        let mut trace = Trace::default();
+        for line in self.stdout.lines() {
+            let record = serde_json::from_str(line).with_context(|| format!("not a record: {line}"))?;
+            ensure!(trace.summary.is_none(), "a record after the summary: {line}");
+            match record {
+                Record::Proposal(proposal) => {
+                    proposal.check()?;
+                    trace.proposals.push(proposal);
+                }
+                Record::Lost(_) => trace.lost.push(line.to_owned()),
+                Record::Transition(value) => trace.transitions.push(value),
+                Record::Summary(summary) => {
+                    summary.check()?;
+                    trace.summary = Some(summary);
+                }
+                Record::Heartbeat(_) | Record::Other => {}
+            }
+        }
+        Ok(trace)
+    }
+}
+
+/// What a trace wrote.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// The proposals, in the order of the lines.
+    pub proposals: Vec<Proposal>,
+    /// Lines that tell of losses.
+    pub lost: Vec<String>,
+    /// Servers and links that came, went or changed.
+    pub transitions: Vec<serde_json::Value>,
+    summary: Option<Summary>,
+}
+
+impl Trace {
+    /// The summary, which every trace ends in.
+    pub fn summary(&self) -> Result<&Summary> {
+        self.summary.as_ref().context("the trace has no summary")
+    }
+
+    /// Fails if any record was lost.
+    pub fn check_nothing_lost(&self) -> Result<()> {
+        ensure!(self.lost.is_empty(), "records were lost: {:?}", self.lost);
+        for (kind, count) in &self.summary()?.records {
+            ensure!(count.lost == 0, "{} records of kind {kind} were lost", count.lost);
+        }
+        Ok(())
+    }
+}
