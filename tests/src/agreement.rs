@@ -29,7 +29,7 @@ pub struct Agreement {
     pub wrong_leader: Vec<(Vantage, u64, u64)>,
 }
 
-/// Which zxids of the capture are compared; those before the probe was ready are not.
+/// The zxids of which every one must have been recorded. Records outside of it must be true as well.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// The last zxid before the window.
@@ -51,20 +51,35 @@ impl Window {
     }
 }
 
-/// Compares what the probe recorded of `ensemble` with what the capture saw on its links.
-pub fn compare(
-    ensemble: &Ensemble,
-    proposals: &[Proposal],
-    links: &[Link],
-    window: Window,
-) -> Result<Agreement> {
-    let mut truth = acknowledged(ensemble, links, window)?;
+/// Who is who in an ensemble.
+#[derive(Clone, Debug, Default)]
+pub struct Who {
+    /// The processes whose records belong to it.
+    pub pids: Vec<u32>,
+    /// The servers by their quorum ports; in namespaces too, no two servers share one.
+    pub leaders: BTreeMap<u16, u64>,
+}
+
+impl Who {
+    /// Who is who in this one.
+    pub fn of(ensemble: &Ensemble) -> Result<Self> {
+        let port = |sid| Ok((ensemble.server(sid)?.quorum.port(), sid));
+        let leaders = ensemble.sids().into_iter().map(port).collect::<Result<_>>()?;
+        Ok(Self {
+            pids: ensemble.pids(),
+            leaders,
+        })
+    }
+}
+
+/// Compares what the probe recorded of an ensemble with what the capture saw on its links.
+pub fn compare(who: &Who, proposals: &[Proposal], links: &[Link], window: Window) -> Result<Agreement> {
+    let mut truth = acknowledged(who, links)?;
     let mut agreement = Agreement::default();
-    let pids = ensemble.pids();
-    for proposal in proposals.iter().filter(|proposal| pids.contains(&proposal.pid)) {
-        if !window.holds(proposal.zxid) {
-            continue;
-        }
+    for proposal in proposals
+        .iter()
+        .filter(|proposal| who.pids.contains(&proposal.pid))
+    {
         let found = proposal
             .sid
             .and_then(|sid| truth.remove(&(proposal.vantage, sid, proposal.zxid)));
@@ -86,7 +101,10 @@ pub fn compare(
             .or_default()
             .push(difference);
     }
-    agreement.missing = truth.into_keys().collect();
+    agreement.missing = truth
+        .into_keys()
+        .filter(|(_, _, zxid)| window.holds(*zxid))
+        .collect();
     for differences in agreement.differences_ns.values_mut() {
         differences.sort_unstable();
     }
@@ -97,31 +115,19 @@ pub fn compare(
 /// follower acknowledged the same zxid on two links, the first counts.
 type Truth = BTreeMap<(Vantage, u64, u64), (u64, u64)>;
 
-fn acknowledged(ensemble: &Ensemble, links: &[Link], window: Window) -> Result<Truth> {
+fn acknowledged(who: &Who, links: &[Link]) -> Result<Truth> {
     let mut truth = Truth::new();
-    let leaders: BTreeMap<u16, u64> = ensemble
-        .sids()
-        .into_iter()
-        .map(|sid| Ok((ensemble.server(sid)?.quorum.port(), sid)))
-        .collect::<Result<_>>()?;
-    for link in links {
-        // In namespaces the ports of two servers differ too: each comes from one counter.
-        let Some(leader_sid) = leaders.get(&link.leader.port()) else {
+    for link in links.iter().filter(|link| !link.exchanges.is_empty()) {
+        let Some(leader_sid) = who.leaders.get(&link.leader.port()) else {
             continue;
         };
-        if link.exchanges.is_empty() {
-            continue;
-        }
         let sid = link
             .sid
             .context("a link with proposals whose learner never said who it is")?;
-        for exchange in &link.exchanges {
+        for exchange in link.exchanges.iter().filter(|exchange| !exchange.replayed) {
             let Some(delay_ns) = exchange.delay_ns() else {
                 continue;
             };
-            if exchange.replayed || !window.holds(exchange.zxid) {
-                continue;
-            }
             for vantage in [Vantage::Follower, Vantage::Leader] {
                 truth
                     .entry((vantage, sid, exchange.zxid))
@@ -220,11 +226,7 @@ impl fmt::Display for Spread {
             out,
             "n {} signed median {:+.1} us, absolute p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} max {:.1} us",
             self.count,
-            micros(self.signed_median_ns.unsigned_abs()).copysign(if self.signed_median_ns < 0 {
-                -1.0
-            } else {
-                1.0
-            }),
+            micros(self.signed_median_ns.unsigned_abs()) * if self.signed_median_ns < 0 { -1.0 } else { 1.0 },
             micros(self.p50_ns),
             micros(self.p90_ns),
             micros(self.p99_ns),
@@ -252,4 +254,57 @@ impl fmt::Display for Agreement {
 
 fn micros(ns: u64) -> f64 {
     std::time::Duration::from_nanos(ns).as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Who, Window, compare};
+    use crate::capture::{Exchange, Link};
+    use crate::probe::{Proposal, Vantage};
+
+    fn record(vantage: &str, zxid: u64, delay_ns: u64) -> anyhow::Result<Proposal> {
+        let text = format!(
+            r#"{{"at":"","mono_ns":0,"ensemble":"e","pid":10,"vantage":"{vantage}","sid":2,"leader_sid":1,
+            "zxid":"{zxid:#x}","delay_ns":{delay_ns},"causes_ns":{{"unexplained":{delay_ns}}}}}"#
+        );
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    #[test]
+    fn missing_and_invented_are_told_apart() -> anyhow::Result<()> {
+        let exchange = |zxid, acked_at_ns, replayed| Exchange {
+            zxid,
+            sent_at_ns: 100,
+            acked_at_ns,
+            replayed,
+        };
+        let mut link = Link::new(([127, 0, 0, 1], 5).into());
+        link.sid = Some(2);
+        link.exchanges = vec![
+            exchange(1, Some(150), true),
+            exchange(2, Some(150), false),
+            exchange(3, None, false),
+        ];
+        let who = Who {
+            pids: vec![10],
+            leaders: [(5, 1)].into(),
+        };
+        let records = [
+            record("follower", 1, 50)?,
+            record("follower", 2, 40)?,
+            record("follower", 2, 40)?,
+            record("leader", 3, 1)?,
+        ];
+        let agreement = compare(&who, &records, &[link], Window::ALL)?;
+        assert_eq!(agreement.differences_ns[&Vantage::Follower], [-10]);
+        assert_eq!(agreement.missing, [(Vantage::Leader, 2, 2)]);
+        let invented: Vec<u64> = agreement.invented.iter().map(|(_, _, zxid)| *zxid).collect();
+        assert_eq!(
+            invented,
+            [1, 2, 3],
+            "a replayed one, one twice, one without an ACK"
+        );
+        assert!(agreement.check_counts().is_err());
+        Ok(())
+    }
 }

@@ -15,3 +15,4 @@ pub mod net;
 pub mod poll;
 pub mod probe;
 pub mod process;
+pub mod scene;

@@ -46,6 +46,8 @@ impl Exchange {
 pub struct Link {
     /// The leader's end, which tells the leader.
     pub leader: SocketAddr,
+    /// When its SYN passed.
+    pub opened_at_ns: u64,
     /// The learner's id, from its own FOLLOWERINFO or OBSERVERINFO.
     pub sid: Option<u64>,
     /// Whether the learner has no vote.
@@ -99,7 +101,7 @@ impl Links {
             (segment.to, segment.from)
         };
         if segment.syn {
-            return self.begin(key, to_leader, segment.sequence);
+            return self.begin(key, to_leader, segment);
         }
         // A refused connection is answered by a bare reset.
         if segment.payload.is_empty() {
@@ -143,14 +145,17 @@ impl Links {
         self.done
     }
 
-    fn begin(&mut self, key: (SocketAddr, SocketAddr), to_leader: bool, sequence: u32) -> Result<()> {
-        let half = Some((Stream::after_syn(sequence), Decoder::new()));
+    fn begin(&mut self, key: (SocketAddr, SocketAddr), to_leader: bool, segment: &Segment<'_>) -> Result<()> {
+        let half = Some((Stream::after_syn(segment.sequence), Decoder::new()));
         if !to_leader {
             let connection = self.open.get_mut(&key).context("a SYN+ACK without a SYN")?;
             connection.to_learner = half;
             return Ok(());
         }
-        let link = Link::new(key.1);
+        let link = Link {
+            opened_at_ns: segment.at_ns,
+            ..Link::new(key.1)
+        };
         let old = self.open.insert(
             key,
             Connection {
@@ -165,9 +170,11 @@ impl Links {
 }
 
 impl Link {
-    fn new(leader: SocketAddr) -> Self {
+    /// A link of which nothing was seen yet.
+    pub(crate) fn new(leader: SocketAddr) -> Self {
         Self {
             leader,
+            opened_at_ns: 0,
             sid: None,
             observer: false,
             sasl: false,

@@ -44,7 +44,7 @@ impl Ensemble {
     pub fn prepare(spec: &Spec) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("termite-ensemble-").tempdir()?;
         let fabric = match spec.network {
-            Network::Loopback => None,
+            Network::Loopback | Network::LoopbackIpv6 => None,
             Network::Namespaces => Some(Fabric::new(u8::try_from(spec.servers.len())?)?),
         };
         let servers = server::configure(spec, directory.path(), fabric.as_ref())?;

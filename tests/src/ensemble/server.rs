@@ -1,14 +1,14 @@
 //! One server: its files, its command line, its process.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::spec::Spec;
+use super::spec::{Network, Spec};
 use crate::net::{Fabric, Namespace, free_port};
 use crate::process::Process;
 
@@ -55,6 +55,7 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
     let mut servers = Vec::new();
     for (index, member) in spec.servers.iter().enumerate() {
         let host = match fabric {
+            None if spec.network == Network::LoopbackIpv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Some(fabric) => fabric.host(index)?.0,
         };
@@ -85,13 +86,10 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
 }
 
 fn member_line(server: &Server) -> String {
-    let (host, role) = (server.quorum.ip(), if server.observer { ":observer" } else { "" });
-    format!(
-        "server.{}={host}:{}:{}{role}\n",
-        server.sid,
-        server.quorum.port(),
-        server.election.port()
-    )
+    // An address prints as zoo.cfg wants it, brackets of IPv6 included.
+    let (quorum, election) = (server.quorum, server.election.port());
+    let role = if server.observer { ":observer" } else { "" };
+    format!("server.{}={quorum}:{election}{role}\n", server.sid)
 }
 
 fn jvm_options(spec: &Spec, directory: &Path) -> Vec<String> {

@@ -5,6 +5,8 @@
 pub enum Network {
     /// All on 127.0.0.1.
     Loopback,
+    /// All on ::1.
+    LoopbackIpv6,
     /// Each in a network namespace of its own, behind one bridge.
     Namespaces,
 }
@@ -59,6 +61,12 @@ impl Spec {
     /// Each server in a network namespace of its own.
     pub fn in_namespaces(mut self) -> Self {
         self.network = Network::Namespaces;
+        self
+    }
+
+    /// All on ::1.
+    pub fn on_ipv6(mut self) -> Self {
+        self.network = Network::LoopbackIpv6;
         self
     }
 

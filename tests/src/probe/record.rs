@@ -180,6 +180,13 @@ impl Summary {
         Ok(())
     }
 
+    /// The entries of these processes alone.
+    pub fn of(&self, pids: &[u32]) -> Self {
+        let mut own = self.clone();
+        own.followers.retain(|follower| pids.contains(&follower.pid));
+        own
+    }
+
     /// The entry of a follower; there must be exactly one.
     pub fn follower(&self, vantage: Vantage, sid: u64) -> Result<&Follower> {
         let found: Vec<_> = self

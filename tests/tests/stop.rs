@@ -1,0 +1,91 @@
+//! A follower that is stopped for 150 ms each second: it and only it is named, with the true delay.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use termite_probe_tests::agreement::Window;
+use termite_probe_tests::ensemble::Spec;
+use termite_probe_tests::fault::{Span, Stops};
+use termite_probe_tests::load::Plan;
+use termite_probe_tests::probe::{Proposal, Run, Vantage};
+use termite_probe_tests::scene::Scene;
+
+const STOP: Duration = Duration::from_millis(150);
+const TIMES: u32 = 12;
+/// A delay above this is a stall.
+const STALL_NS: u64 = 50_000_000;
+/// How far a stop's largest delay may be from its length, in percent.
+const TOLERANCE: u64 = 5;
+
+#[test]
+fn a_stopped_follower_alone_is_named_with_its_true_delay() -> Result<()> {
+    let scene = Scene::start(&Spec::voters(3))?;
+    let victim = *scene.ensemble.followers()?.first().context("no follower")?;
+    let probe = Run::trace(&[])?;
+    // A write every 2.5 ms: one of them arrives that soon after the stop has begun.
+    let load = scene.load(Plan::steady(400, Duration::from_secs(u64::from(TIMES) + 1)))?;
+    let stops = Stops::start(scene.ensemble.pid(victim)?, STOP, Duration::from_secs(1), TIMES).finish()?;
+    load.finish()?;
+    scene.ensemble.settled_zxid()?;
+    let trace = probe.interrupt()?.trace()?;
+
+    let pids = scene.ensemble.pids();
+    let own: Vec<&Proposal> = trace.proposals.iter().filter(|p| pids.contains(&p.pid)).collect();
+    for vantage in [Vantage::Follower, Vantage::Leader] {
+        check_largest(&own, vantage, victim, &stops)?;
+        check_others(&own, vantage, victim)?;
+    }
+    let agreement = scene.judge(&trace, Window::ALL)?.agreement;
+    ensure!(
+        agreement.invented.is_empty(),
+        "invented: {:x?}",
+        agreement.invented
+    );
+    Ok(())
+}
+
+/// The largest delay of each stop is its length, but for a stop or two in which the machine was busy.
+fn check_largest(own: &[&Proposal], vantage: Vantage, victim: u64, stops: &[Span]) -> Result<()> {
+    let mut close = 0;
+    for stop in stops {
+        let within = |p: &&&Proposal| {
+            let arrived_at = p.mono_ns.saturating_sub(p.delay_ns);
+            p.sid == Some(victim)
+                && p.vantage == vantage
+                && arrived_at + 5_000_000 >= stop.from_ns
+                && arrived_at < stop.to_ns
+        };
+        let largest = own
+            .iter()
+            .filter(within)
+            .map(|p| p.delay_ns)
+            .max()
+            .context("no proposal in a stop")?;
+        let length = stop.length_ns();
+        println!("{vantage:?}: stopped for {length} ns, largest delay {largest} ns");
+        close += usize::from(largest.abs_diff(length) * 100 <= length * TOLERANCE);
+    }
+    ensure!(
+        close + 2 >= stops.len(),
+        "at {vantage:?} only {close} of {} stops are true",
+        stops.len()
+    );
+    Ok(())
+}
+
+/// A stall of another follower can only be the machine's own, and rare.
+fn check_others(own: &[&Proposal], vantage: Vantage, victim: u64) -> Result<()> {
+    let stalls = |of_victim: bool| {
+        own.iter()
+            .filter(|p| p.vantage == vantage && (p.sid == Some(victim)) == of_victim && p.delay_ns > STALL_NS)
+            .count()
+    };
+    let (victims, others) = (stalls(true), stalls(false));
+    println!("{vantage:?}: {victims} stalls of the stopped follower, {others} of the other one");
+    ensure!(
+        victims >= 20 * usize::try_from(TIMES)?,
+        "too few stalls: {victims}"
+    );
+    ensure!(others == 0, "{others} stalls of a follower that nobody stopped");
+    Ok(())
+}
