@@ -10,6 +10,7 @@ pub mod agreement;
 pub mod capture;
 pub mod ensemble;
 pub mod fault;
+pub mod http;
 pub mod load;
 pub mod net;
 pub mod poll;

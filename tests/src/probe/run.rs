@@ -1,7 +1,7 @@
 //! One run of the probe, from its readiness to its last line.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,7 +41,11 @@ pub struct Outcome {
 impl Run {
     /// Starts the probe with these arguments.
     pub fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = super::command(arguments)?;
+        Self::spawn(super::command(arguments)?)
+    }
+
+    /// Starts the probe by another command, as a shell or `setpriv`.
+    pub fn spawn(mut command: Command) -> Result<Self> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -110,6 +114,15 @@ impl Run {
         }
     }
 
+    /// Fails if the probe has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.process.try_wait()? {
+            self.said.extend(self.lines.iter());
+            bail!("the probe has ended ({status}): {:?}", self.said);
+        }
+        Ok(())
+    }
+
     /// The probe's pid.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -119,6 +132,14 @@ impl Run {
     pub fn interrupt(self) -> Result<Outcome> {
         self.process.signal(libc::SIGINT)?;
         self.wait(END_PATIENCE)
+    }
+
+    /// As [`Self::interrupt`], where the probe may have ended by itself already.
+    pub fn interrupt_if_running(mut self) -> Result<Outcome> {
+        match self.process.try_wait()? {
+            Some(_) => self.wait(END_PATIENCE),
+            None => self.interrupt(),
+        }
     }
 
     /// Waits for the probe to end by itself.
@@ -138,6 +159,20 @@ impl Run {
 }
 
 impl Outcome {
+    /// Fails unless the probe ended with this code and said something that contains each of `words`.
+    pub fn expect(&self, code: i32, words: &[&str]) -> Result<()> {
+        ensure!(
+            self.status.code() == Some(code),
+            "exit {} instead of {code}: {self:?}",
+            self.status
+        );
+        for word in words {
+            ensure!(self.stderr.contains(word), "no word of {word:?}: {self:?}");
+        }
+        ensure!(!self.stderr.contains("panicked"), "a panic: {self:?}");
+        Ok(())
+    }
+
     /// Every record, each of which must keep what the contract promises, ending in one summary.
     pub fn trace(&self) -> Result<Trace> {
         ensure!(

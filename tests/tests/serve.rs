@@ -1,0 +1,155 @@
+//! `serve`, asked by what will ask it: promtool and a real Prometheus, both from Debian.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use termite_probe_tests::ensemble::{Ensemble, Spec, require_host};
+use termite_probe_tests::load::Plan;
+use termite_probe_tests::net::free_port;
+use termite_probe_tests::probe::Run;
+use termite_probe_tests::process::Process;
+use termite_probe_tests::{http, poll, scene};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
+    require_host()?;
+    let ensemble = Ensemble::start(&Spec::voters(3).with_sids(&[4, 5, 6]))?;
+    let (serve, port) = start_serve()?;
+    let before = http::get(port, "/metrics")?.body;
+    ensure!(http::get(port, "/healthz")?.status == 200, "not healthy");
+    ensure!(
+        http::get(port, "/no-such-page")?.status == 404,
+        "a page that is not there"
+    );
+    let (_, window) = scene::write(&ensemble, Plan::steady(200, Duration::from_secs(5)))?;
+    let after = http::get(port, "/metrics")?;
+    ensure!(after.head.to_lowercase().contains("openmetrics") || after.head.contains("text/plain"));
+    let proposed = window.last - window.after;
+    for sid in ensemble.followers()? {
+        for vantage in ["follower", "leader"] {
+            let labels = [("sid", sid.to_string()), ("vantage", vantage.to_owned())];
+            let name = "termite_proposal_delay_seconds_count";
+            let old: f64 = values(&before, name, &labels).into_iter().sum();
+            let new: f64 = values(&after.body, name, &labels).into_iter().sum();
+            // Other ensembles on the host may have servers of the same ids; here there are none.
+            ensure!(
+                new - old == count(proposed)?,
+                "{sid} at {vantage}: {old}, {new}, proposed {proposed}"
+            );
+        }
+    }
+    ensure!(
+        !values(&after.body, "termite_probe_build_info", &[]).is_empty(),
+        "no build info"
+    );
+    ensure!(
+        !values(&after.body, "termite_probe_hook_info", &[]).is_empty(),
+        "no hook info"
+    );
+    let lost: f64 = values(&after.body, "termite_probe_records_lost_total", &[])
+        .into_iter()
+        .sum();
+    ensure!(lost == 0.0, "{lost} records lost");
+    check_with_promtool(&after.body)?;
+    serve.interrupt()?.expect(0, &[])
+}
+
+#[test]
+fn prometheus_scrapes_it() -> Result<()> {
+    require_host()?;
+    let ensemble = Ensemble::start(&Spec::voters(3).with_sids(&[4, 5, 6]))?;
+    let (serve, port) = start_serve()?;
+    scene::write(&ensemble, Plan::steady(200, Duration::from_secs(3)))?;
+    let place = tempfile::tempdir()?;
+    let (config, own_port) = (place.path().join("prometheus.yml"), free_port()?);
+    std::fs::write(
+        &config,
+        format!(
+            "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: termite\n    static_configs:\n      \
+             - targets: ['127.0.0.1:{port}']\n"
+        ),
+    )?;
+    let mut command = Command::new("prometheus");
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            place.path().join("data").display()
+        ))
+        .arg(format!("--web.listen-address=127.0.0.1:{own_port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _prometheus = Process::spawn("prometheus (package prometheus)", &mut command, None)?;
+    let follower = *ensemble.followers()?.first().context("no follower")?;
+    let query = format!("termite_proposal_delay_seconds_count%7Bsid%3D%22{follower}%22%7D");
+    poll::until_ok("prometheus knows the delays", PATIENCE, || {
+        let body = http::get(own_port, &format!("/api/v1/query?query={query}"))?.body;
+        let answer: serde_json::Value = serde_json::from_str(&body)?;
+        let results = answer["data"]["result"].as_array().context("no result")?;
+        ensure!(results.len() >= 2, "two vantages are due: {body}");
+        for result in results {
+            let value: f64 = result["value"][1].as_str().context("no value")?.parse()?;
+            ensure!(value >= 600.0, "too few proposals: {body}");
+        }
+        Ok(())
+    })?;
+    serve.interrupt()?.expect(0, &[])
+}
+
+fn start_serve() -> Result<(Run, u16)> {
+    let port = free_port()?;
+    let mut serve = Run::start(&["serve", "--listen", &format!("127.0.0.1:{port}")])?;
+    poll::until_ok("the probe is ready", PATIENCE, || {
+        serve.check_alive()?;
+        let status = http::get(port, "/readyz")?.status;
+        ensure!(status == 200, "/readyz gives {status}");
+        Ok(())
+    })?;
+    Ok((serve, port))
+}
+
+fn check_with_promtool(metrics: &str) -> Result<()> {
+    let mut command = Command::new("promtool");
+    command
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .context("cannot start promtool: apt-get install prometheus")?;
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(metrics.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && said.is_empty(),
+        "promtool is not content: {said}\n{metrics}"
+    );
+    Ok(())
+}
+
+/// The values of every series of this name that has these labels.
+fn values(metrics: &str, name: &str, labels: &[(&str, String)]) -> Vec<f64> {
+    let series = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let own = series.filter(|rest| rest.starts_with(['{', ' ']));
+    let labelled = own.filter(|rest| {
+        labels
+            .iter()
+            .all(|(key, value)| rest.contains(&format!("{key}=\"{value}\"")))
+    });
+    labelled
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+        .collect()
+}
+
+fn count(proposals: u64) -> Result<f64> {
+    Ok(f64::from(u32::try_from(proposals)?))
+}
