@@ -83,42 +83,54 @@ pub fn compare(who: &Who, proposals: &[Proposal], links: &[Link], window: Window
         let found = proposal
             .sid
             .and_then(|sid| truth.remove(&(proposal.vantage, sid, proposal.zxid)));
-        let Some((delay_ns, leader_sid)) = found else {
+        let Some(exchange) = found else {
             agreement
                 .invented
                 .push((proposal.vantage, proposal.sid, proposal.zxid));
             continue;
         };
-        if proposal.leader_sid.is_some_and(|leader| leader != leader_sid) {
+        if proposal
+            .leader_sid
+            .is_some_and(|leader| leader != exchange.leader_sid)
+        {
             agreement
                 .wrong_leader
-                .push((proposal.vantage, leader_sid, proposal.zxid));
+                .push((proposal.vantage, exchange.leader_sid, proposal.zxid));
         }
-        let difference = i64::try_from(proposal.delay_ns)? - i64::try_from(delay_ns)?;
+        let difference = i64::try_from(proposal.delay_ns)? - i64::try_from(exchange.delay_ns)?;
         agreement
             .differences_ns
             .entry(proposal.vantage)
             .or_default()
             .push(difference);
     }
-    agreement.missing = truth
-        .into_keys()
-        .filter(|(_, _, zxid)| window.holds(*zxid))
-        .collect();
+    let due = truth
+        .into_iter()
+        .filter(|((_, _, zxid), exchange)| exchange.due && window.holds(*zxid));
+    agreement.missing = due.map(|(key, _)| key).collect();
     for differences in agreement.differences_ns.values_mut() {
         differences.sort_unstable();
     }
     Ok(agreement)
 }
 
-/// Delay and leader of every proposal that was acknowledged outside a synchronisation. Where one
-/// follower acknowledged the same zxid on two links, the first counts.
-type Truth = BTreeMap<(Vantage, u64, u64), (u64, u64)>;
+/// Every proposal that was acknowledged outside a synchronisation. Where one follower acknowledged the
+/// same zxid on two links, the first counts.
+type Truth = BTreeMap<(Vantage, u64, u64), Acknowledged>;
+
+/// What the capture knows of a proposal.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledged {
+    delay_ns: u64,
+    leader_sid: u64,
+    /// Whether the vantage must have seen the ACK: a leader that was gone by then cannot have.
+    due: bool,
+}
 
 fn acknowledged(who: &Who, links: &[Link]) -> Result<Truth> {
     let mut truth = Truth::new();
     for link in links.iter().filter(|link| !link.exchanges.is_empty()) {
-        let Some(leader_sid) = who.leaders.get(&link.leader.port()) else {
+        let Some(leader_sid) = who.leaders.get(&link.leader.port()).copied() else {
             continue;
         };
         let sid = link
@@ -128,10 +140,18 @@ fn acknowledged(who: &Who, links: &[Link]) -> Result<Truth> {
             let Some(delay_ns) = exchange.delay_ns() else {
                 continue;
             };
+            let in_time = link
+                .leader_closed_at_ns
+                .is_none_or(|closed_at| exchange.acked_at_ns < Some(closed_at));
             for vantage in [Vantage::Follower, Vantage::Leader] {
+                let due = in_time || vantage == Vantage::Follower;
                 truth
                     .entry((vantage, sid, exchange.zxid))
-                    .or_insert((delay_ns, *leader_sid));
+                    .or_insert(Acknowledged {
+                        delay_ns,
+                        leader_sid,
+                        due,
+                    });
             }
         }
     }

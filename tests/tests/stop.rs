@@ -36,12 +36,8 @@ fn a_stopped_follower_alone_is_named_with_its_true_delay() -> Result<()> {
         check_others(&own, vantage, victim)?;
     }
     let agreement = scene.judge(&trace, Window::ALL)?.agreement;
-    ensure!(
-        agreement.invented.is_empty(),
-        "invented: {:x?}",
-        agreement.invented
-    );
-    Ok(())
+    agreement.check_counts()?;
+    agreement.check_differences(50_000, 1_000_000)
 }
 
 /// The largest delay of each stop is its length, but for a stop or two in which the machine was busy.
@@ -73,7 +69,8 @@ fn check_largest(own: &[&Proposal], vantage: Vantage, victim: u64, stops: &[Span
     Ok(())
 }
 
-/// A stall of another follower can only be the machine's own, and rare.
+/// A stall of another follower can only be the machine's own and rare; the capture judges whether it is
+/// true.
 fn check_others(own: &[&Proposal], vantage: Vantage, victim: u64) -> Result<()> {
     let stalls = |of_victim: bool| {
         own.iter()
@@ -86,6 +83,9 @@ fn check_others(own: &[&Proposal], vantage: Vantage, victim: u64) -> Result<()> 
         victims >= 20 * usize::try_from(TIMES)?,
         "too few stalls: {victims}"
     );
-    ensure!(others == 0, "{others} stalls of a follower that nobody stopped");
+    ensure!(
+        others * 20 <= victims,
+        "{others} stalls of a follower that nobody stopped"
+    );
     Ok(())
 }

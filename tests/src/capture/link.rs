@@ -48,6 +48,8 @@ pub struct Link {
     pub leader: SocketAddr,
     /// When its SYN passed.
     pub opened_at_ns: u64,
+    /// When the leader closed it, if it did: whatever comes later arrives nowhere.
+    pub leader_closed_at_ns: Option<u64>,
     /// The learner's id, from its own FOLLOWERINFO or OBSERVERINFO.
     pub sid: Option<u64>,
     /// Whether the learner has no vote.
@@ -103,13 +105,16 @@ impl Links {
         if segment.syn {
             return self.begin(key, to_leader, segment);
         }
+        let Some(connection) = self.open.get_mut(&key) else {
+            return Ok(());
+        };
+        if segment.closing && !to_leader {
+            connection.link.leader_closed_at_ns.get_or_insert(segment.at_ns);
+        }
         // A refused connection is answered by a bare reset.
         if segment.payload.is_empty() {
             return Ok(());
         }
-        let Some(connection) = self.open.get_mut(&key) else {
-            return Ok(());
-        };
         let Connection {
             link,
             to_leader: up,
@@ -142,6 +147,7 @@ impl Links {
     pub(super) fn finish(mut self) -> Vec<Link> {
         self.done
             .extend(self.open.into_values().map(|connection| connection.link));
+        self.done.sort_by_key(|link| link.opened_at_ns);
         self.done
     }
 
@@ -175,6 +181,7 @@ impl Link {
         Self {
             leader,
             opened_at_ns: 0,
+            leader_closed_at_ns: None,
             sid: None,
             observer: false,
             sasl: false,

@@ -129,5 +129,6 @@ struct Segment<'a> {
     to: SocketAddr,
     sequence: u32,
     syn: bool,
+    closing: bool,
     payload: &'a [u8],
 }

@@ -87,6 +87,7 @@ pub(super) fn segment<'a>(frame: &Frame<'a>) -> Result<Option<Segment<'a>>> {
         to: SocketAddr::new(to, tcp.destination_port()),
         sequence: tcp.sequence_number(),
         syn: tcp.syn(),
+        closing: tcp.fin() || tcp.rst(),
         payload: tcp.payload(),
     }))
 }
