@@ -40,10 +40,7 @@ pub struct Window {
 
 impl Window {
     /// Every zxid.
-    pub const ALL: Self = Self {
-        after: 0,
-        last: u64::MAX,
-    };
+    pub const ALL: Self = Self { after: 0, last: u64::MAX };
 
     /// Whether a zxid is in it.
     pub fn holds(&self, zxid: u64) -> bool {
@@ -65,10 +62,7 @@ impl Who {
     pub fn of(ensemble: &Ensemble) -> Result<Self> {
         let port = |sid| Ok((ensemble.server(sid)?.quorum.port(), sid));
         let leaders = ensemble.sids().into_iter().map(port).collect::<Result<_>>()?;
-        Ok(Self {
-            pids: ensemble.pids(),
-            leaders,
-        })
+        Ok(Self { pids: ensemble.pids(), leaders })
     }
 }
 
@@ -76,37 +70,19 @@ impl Who {
 pub fn compare(who: &Who, proposals: &[Proposal], links: &[Link], window: Window) -> Result<Agreement> {
     let mut truth = acknowledged(who, links)?;
     let mut agreement = Agreement::default();
-    for proposal in proposals
-        .iter()
-        .filter(|proposal| who.pids.contains(&proposal.pid))
-    {
-        let found = proposal
-            .sid
-            .and_then(|sid| truth.remove(&(proposal.vantage, sid, proposal.zxid)));
+    for proposal in proposals.iter().filter(|proposal| who.pids.contains(&proposal.pid)) {
+        let found = proposal.sid.and_then(|sid| truth.remove(&(proposal.vantage, sid, proposal.zxid)));
         let Some(exchange) = found else {
-            agreement
-                .invented
-                .push((proposal.vantage, proposal.sid, proposal.zxid));
+            agreement.invented.push((proposal.vantage, proposal.sid, proposal.zxid));
             continue;
         };
-        if proposal
-            .leader_sid
-            .is_some_and(|leader| leader != exchange.leader_sid)
-        {
-            agreement
-                .wrong_leader
-                .push((proposal.vantage, exchange.leader_sid, proposal.zxid));
+        if proposal.leader_sid.is_some_and(|leader| leader != exchange.leader_sid) {
+            agreement.wrong_leader.push((proposal.vantage, exchange.leader_sid, proposal.zxid));
         }
         let difference = i64::try_from(proposal.delay_ns)? - i64::try_from(exchange.delay_ns)?;
-        agreement
-            .differences_ns
-            .entry(proposal.vantage)
-            .or_default()
-            .push(difference);
+        agreement.differences_ns.entry(proposal.vantage).or_default().push(difference);
     }
-    let due = truth
-        .into_iter()
-        .filter(|((_, _, zxid), exchange)| exchange.due && window.holds(*zxid));
+    let due = truth.into_iter().filter(|((_, _, zxid), exchange)| exchange.due && window.holds(*zxid));
     agreement.missing = due.map(|(key, _)| key).collect();
     for differences in agreement.differences_ns.values_mut() {
         differences.sort_unstable();
@@ -133,25 +109,20 @@ fn acknowledged(who: &Who, links: &[Link]) -> Result<Truth> {
         let Some(leader_sid) = who.leaders.get(&link.leader.port()).copied() else {
             continue;
         };
-        let sid = link
-            .sid
-            .context("a link with proposals whose learner never said who it is")?;
+        let sid = link.sid.context("a link with proposals whose learner never said who it is")?;
         for exchange in link.exchanges.iter().filter(|exchange| !exchange.replayed) {
             let Some(delay_ns) = exchange.delay_ns() else {
                 continue;
             };
-            let in_time = link
-                .leader_closed_at_ns
-                .is_none_or(|closed_at| exchange.acked_at_ns < Some(closed_at));
+            let in_time =
+                link.leader_closed_at_ns.is_none_or(|closed_at| exchange.acked_at_ns < Some(closed_at));
             for vantage in [Vantage::Follower, Vantage::Leader] {
                 let due = in_time || vantage == Vantage::Follower;
-                truth
-                    .entry((vantage, sid, exchange.zxid))
-                    .or_insert(Acknowledged {
-                        delay_ns,
-                        leader_sid,
-                        due,
-                    });
+                truth.entry((vantage, sid, exchange.zxid)).or_insert(Acknowledged {
+                    delay_ns,
+                    leader_sid,
+                    due,
+                });
             }
         }
     }
@@ -188,13 +159,8 @@ impl Agreement {
     /// Fails unless the median and the p99 of the absolute differences are within these bounds.
     pub fn check_differences(&self, median_ns: u64, p99_ns: u64) -> Result<()> {
         for vantage in [Vantage::Follower, Vantage::Leader] {
-            let spread = self
-                .spread(vantage)
-                .with_context(|| format!("nothing compared at {vantage:?}"))?;
-            ensure!(
-                spread.p50_ns <= median_ns,
-                "at {vantage:?}, median too large: {spread}"
-            );
+            let spread = self.spread(vantage).with_context(|| format!("nothing compared at {vantage:?}"))?;
+            ensure!(spread.p50_ns <= median_ns, "at {vantage:?}, median too large: {spread}");
             ensure!(spread.p99_ns <= p99_ns, "at {vantage:?}, p99 too large: {spread}");
         }
         Ok(())
@@ -203,10 +169,7 @@ impl Agreement {
     /// How the absolute differences spread at one vantage, if there are any.
     pub fn spread(&self, vantage: Vantage) -> Option<Spread> {
         let differences = self.differences_ns.get(&vantage)?;
-        let mut sorted: Vec<u64> = differences
-            .iter()
-            .map(|difference| difference.unsigned_abs())
-            .collect();
+        let mut sorted: Vec<u64> = differences.iter().map(|difference| difference.unsigned_abs()).collect();
         sorted.sort_unstable();
         let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1000];
         Some(Spread {
@@ -263,12 +226,7 @@ impl fmt::Display for Agreement {
                 writeln!(out, "{vantage:?}: {spread}")?;
             }
         }
-        write!(
-            out,
-            "missing {}, invented {}",
-            self.missing.len(),
-            self.invented.len()
-        )
+        write!(out, "missing {}, invented {}", self.missing.len(), self.invented.len())
     }
 }
 
@@ -292,23 +250,13 @@ mod tests {
 
     #[test]
     fn missing_and_invented_are_told_apart() -> anyhow::Result<()> {
-        let exchange = |zxid, acked_at_ns, replayed| Exchange {
-            zxid,
-            sent_at_ns: 100,
-            acked_at_ns,
-            replayed,
-        };
+        let exchange =
+            |zxid, acked_at_ns, replayed| Exchange { zxid, sent_at_ns: 100, acked_at_ns, replayed };
         let mut link = Link::new(([127, 0, 0, 1], 5).into());
         link.sid = Some(2);
-        link.exchanges = vec![
-            exchange(1, Some(150), true),
-            exchange(2, Some(150), false),
-            exchange(3, None, false),
-        ];
-        let who = Who {
-            pids: vec![10],
-            leaders: [(5, 1)].into(),
-        };
+        link.exchanges =
+            vec![exchange(1, Some(150), true), exchange(2, Some(150), false), exchange(3, None, false)];
+        let who = Who { pids: vec![10], leaders: [(5, 1)].into() };
         let records = [
             record("follower", 1, 50)?,
             record("follower", 2, 40)?,
@@ -319,11 +267,7 @@ mod tests {
         assert_eq!(agreement.differences_ns[&Vantage::Follower], [-10]);
         assert_eq!(agreement.missing, [(Vantage::Leader, 2, 2)]);
         let invented: Vec<u64> = agreement.invented.iter().map(|(_, _, zxid)| *zxid).collect();
-        assert_eq!(
-            invented,
-            [1, 2, 3],
-            "a replayed one, one twice, one without an ACK"
-        );
+        assert_eq!(invented, [1, 2, 3], "a replayed one, one twice, one without an ACK");
         assert!(agreement.check_counts().is_err());
         Ok(())
     }

@@ -42,10 +42,7 @@ impl Stops {
                     signal_pid(pid, libc::SIGSTOP)?;
                     sleep_until(until);
                     signal_pid(pid, libc::SIGCONT)?;
-                    Ok(Span {
-                        from_ns,
-                        to_ns: monotonic_ns()?,
-                    })
+                    Ok(Span { from_ns, to_ns: monotonic_ns()? })
                 })
                 .collect()
         });
@@ -54,18 +51,13 @@ impl Stops {
 
     /// Waits for the last stop and gives them all.
     pub fn finish(self) -> Result<Vec<Span>> {
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the thread that stops a process panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("the thread that stops a process panicked"))?
     }
 }
 
 /// Now, on the clock of the probe's `mono_ns`.
 pub fn monotonic_ns() -> Result<u64> {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec that lives here.
     if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) } != 0 {
         return Err(std::io::Error::last_os_error()).context("cannot read the monotonic clock");

@@ -24,20 +24,8 @@ pub fn get(port: u16, path: &str) -> Result<Answer> {
     // HTTP/1.0, so that no answer comes in chunks.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .with_context(|| format!("no answer to GET {path}"))?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer without an end of its head")?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .context("an answer without a status")?
-        .parse()?;
-    Ok(Answer {
-        status,
-        head: head.to_owned(),
-        body: body.to_owned(),
-    })
+    stream.read_to_string(&mut answer).with_context(|| format!("no answer to GET {path}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without an end of its head")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }

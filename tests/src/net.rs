@@ -45,9 +45,7 @@ impl Namespace {
 
     /// A second descriptor of the same namespace.
     pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self {
-            file: self.file.try_clone()?,
-        })
+        Ok(Self { file: self.file.try_clone()? })
     }
 
     /// The descriptor that holds the namespace.
@@ -110,9 +108,7 @@ impl Fabric {
                 let host = Namespace::new()?;
                 let (port, address) = (format!("port{index}"), Ipv4Addr::new(10, 77, 0, index));
                 let path = host.path();
-                hub.ip(&[
-                    "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &path,
-                ])?;
+                hub.ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &path])?;
                 hub.ip(&["link", "set", &port, "master", Self::BRIDGE, "up"])?;
                 host.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
                 host.ip(&["link", "set", "eth0", "up"])?;

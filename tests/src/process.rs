@@ -36,13 +36,9 @@ impl Process {
                 Ok(())
             });
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
-        Ok(Self {
-            child,
-            name: name.to_owned(),
-        })
+        let child =
+            command.spawn().with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
+        Ok(Self { child, name: name.to_owned() })
     }
 
     /// The process id.
@@ -62,9 +58,7 @@ impl Process {
 
     /// The exit status, if the process has ended.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .with_context(|| format!("cannot wait for {}", self.name))
+        self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))
     }
 
     /// Waits for the end of the process, at most for `patience`.
@@ -75,11 +69,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                bail!(
-                    "{} (pid {}) has not ended within {patience:?}",
-                    self.name,
-                    self.pid()
-                );
+                bail!("{} (pid {}) has not ended within {patience:?}", self.name, self.pid());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

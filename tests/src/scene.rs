@@ -45,11 +45,7 @@ impl Scene {
         let who = Who::of(&self.ensemble)?;
         let agreement = compare(&who, &trace.proposals, &links, window)?;
         println!("{agreement}");
-        Ok(Judgement {
-            ensemble: self.ensemble,
-            links,
-            agreement,
-        })
+        Ok(Judgement { ensemble: self.ensemble, links, agreement })
     }
 }
 
@@ -77,10 +73,7 @@ impl Judgement {
             let exchanges = self.links_of(sid).into_iter().flat_map(|link| &link.exchanges);
             let truth = exchanges.filter(|exchange| exchange.replayed).count();
             for vantage in [Vantage::Follower, Vantage::Leader] {
-                let own = summary
-                    .followers
-                    .iter()
-                    .filter(|f| f.sid == Some(sid) && f.vantage == vantage);
+                let own = summary.followers.iter().filter(|f| f.sid == Some(sid) && f.vantage == vantage);
                 let counted: u64 = own.map(|follower| follower.replayed).sum();
                 ensure!(
                     counted == u64::try_from(truth)?,
@@ -101,11 +94,5 @@ pub fn load(ensemble: &Ensemble, plan: Plan) -> Result<Load> {
 pub fn write(ensemble: &Ensemble, plan: Plan) -> Result<(Report, Window)> {
     let after = ensemble.settled_zxid()?;
     let report = load(ensemble, plan)?.finish()?;
-    Ok((
-        report,
-        Window {
-            after,
-            last: ensemble.settled_zxid()?,
-        },
-    ))
+    Ok((report, Window { after, last: ensemble.settled_zxid()? }))
 }

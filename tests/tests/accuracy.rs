@@ -28,10 +28,7 @@ fn check(plan: Plan) -> Result<()> {
     let probe = Run::trace(&[])?;
     let (report, window) = scene.write(plan)?;
     let trace = probe.interrupt()?.trace()?;
-    ensure!(
-        report.acknowledged == report.sent,
-        "the ensemble lost writes: {report:?}"
-    );
+    ensure!(report.acknowledged == report.sent, "the ensemble lost writes: {report:?}");
     let agreement = scene.judge(&trace, window)?.agreement;
     agreement.check_counts()?;
     agreement.check_differences(MEDIAN_NS, P99_NS)

@@ -39,10 +39,7 @@ fn leadership_moves_twice() -> Result<()> {
     let probe = Run::trace(&[])?;
     let after = scene.ensemble.settled_zxid()?;
     let sids = scene.ensemble.sids();
-    let endpoints = sids
-        .iter()
-        .map(|sid| scene.ensemble.client(*sid))
-        .collect::<Result<_>>()?;
+    let endpoints = sids.iter().map(|sid| scene.ensemble.client(*sid)).collect::<Result<_>>()?;
     let load = Load::start(endpoints, Plan::steady(300, UNTIL_STOPPED))?;
     let mut leaders = vec![scene.ensemble.leader()?];
     for by_force in [true, false] {
@@ -64,10 +61,7 @@ fn leadership_moves_twice() -> Result<()> {
     println!("{report:?}, leaders {leaders:?}");
     let last = scene.ensemble.settled_zxid()?;
     let trace = probe.interrupt()?.trace()?;
-    ensure!(
-        leaders.windows(2).all(|pair| pair[0] != pair[1]),
-        "leadership stayed: {leaders:?}"
-    );
+    ensure!(leaders.windows(2).all(|pair| pair[0] != pair[1]), "leadership stayed: {leaders:?}");
     trace.check_nothing_lost()?;
     let judgement = scene.judge(&trace, Window { after, last })?;
     judgement.agreement.check_counts()?;

@@ -25,9 +25,7 @@ fn usage_errors_exit_2() -> Result<()> {
         &["serve", "--listen", "nowhere"],
         &["trace", "--pid", "me"],
     ] {
-        run(arguments)?
-            .expect(2, &[])
-            .with_context(|| format!("{arguments:?}"))?;
+        run(arguments)?.expect(2, &[]).with_context(|| format!("{arguments:?}"))?;
     }
     run(&["--help"])?.expect(0, &[])?;
     run(&["--version"])?.expect(0, &[])
@@ -38,10 +36,7 @@ fn usage_errors_exit_2() -> Result<()> {
 fn no_termite_process_exits_4() -> Result<()> {
     require_host()?;
     let mut command = Command::new("unshare");
-    command
-        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
-        .arg(probe::binary()?)
-        .arg("trace");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(probe::binary()?).arg("trace");
     Run::spawn(command)?.wait(PATIENCE)?.expect(4, &["ermite"])
 }
 
@@ -78,10 +73,7 @@ fn without_privileges_exits_3() -> Result<()> {
     unprivileged(&["serve", "--listen", "127.0.0.1:0"])?.expect(3, &["CAP_BPF"])?;
     // The doctor is there to say what is missing, so that it is missing is no failure of its own.
     let doctor = unprivileged(&["doctor"])?;
-    ensure!(
-        doctor.stdout.contains("CAP_BPF"),
-        "the doctor does not name CAP_BPF: {doctor:?}"
-    );
+    ensure!(doctor.stdout.contains("CAP_BPF"), "the doctor does not name CAP_BPF: {doctor:?}");
     ensure!(!doctor.stderr.contains("panicked"), "a panic: {doctor:?}");
     Ok(())
 }
@@ -108,15 +100,9 @@ fn a_taken_port_exits_1() -> Result<()> {
 fn a_reader_that_leaves_early_is_no_failure() -> Result<()> {
     require_host()?;
     let ensemble = Ensemble::start(&Spec::voters(3))?;
-    for arguments in [
-        &["trace", "--json", "--slower", "0s"][..],
-        &["trace", "--slower", "0s"],
-    ] {
+    for arguments in [&["trace", "--json", "--slower", "0s"][..], &["trace", "--slower", "0s"]] {
         let mut command = probe::command(arguments)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn("termite-probe", &mut command, None)?;
         let mut stderr = BufReader::new(process.child_mut().stderr.take().context("no stderr")?);
         let mut said = String::new();
@@ -133,14 +119,8 @@ fn a_reader_that_leaves_early_is_no_failure() -> Result<()> {
         let status = process.wait(PATIENCE)?;
         load.stop()?;
         stderr.read_line(&mut said)?;
-        ensure!(
-            status.code() == Some(0),
-            "{arguments:?} ended with {status}: {said}"
-        );
-        ensure!(
-            !said.contains("panicked") && !said.contains("roken pipe"),
-            "a complaint: {said}"
-        );
+        ensure!(status.code() == Some(0), "{arguments:?} ended with {status}: {said}");
+        ensure!(!said.contains("panicked") && !said.contains("roken pipe"), "a complaint: {said}");
     }
     Ok(())
 }
@@ -157,14 +137,8 @@ fn processes_that_go_away_leave_a_summary() -> Result<()> {
     let outcome = probe.interrupt_if_running()?;
     let trace = outcome.trace()?;
     let summary = trace.summary()?.of(&ensemble.pids());
-    ensure!(
-        summary.followers.len() == 4,
-        "two followers at two vantages: {summary:?}"
-    );
-    ensure!(
-        summary.followers.iter().all(|f| f.matched >= report.acknowledged),
-        "too few: {summary:?}"
-    );
+    ensure!(summary.followers.len() == 4, "two followers at two vantages: {summary:?}");
+    ensure!(summary.followers.iter().all(|f| f.matched >= report.acknowledged), "too few: {summary:?}");
     Ok(())
 }
 
@@ -179,32 +153,17 @@ fn ctrl_c_and_the_end_of_the_duration_give_the_summary() -> Result<()> {
     let endless = endless.interrupt()?;
     endless.expect(0, &[])?;
     for word in ["p50", "p99", "max"] {
-        ensure!(
-            endless.stdout.contains(word),
-            "no {word} in the summary: {}",
-            endless.stdout
-        );
+        ensure!(endless.stdout.contains(word), "no {word} in the summary: {}", endless.stdout);
     }
     let timed = timed.wait(PATIENCE)?;
-    ensure!(
-        !timed
-            .trace()?
-            .summary()?
-            .of(&ensemble.pids())
-            .followers
-            .is_empty(),
-        "an empty summary"
-    );
+    ensure!(!timed.trace()?.summary()?.of(&ensemble.pids()).followers.is_empty(), "an empty summary");
     Ok(())
 }
 
 #[test]
 fn pids_and_ports_narrow() -> Result<()> {
     require_host()?;
-    let (one, other) = (
-        Ensemble::start(&Spec::voters(3))?,
-        Ensemble::start(&Spec::voters(3))?,
-    );
+    let (one, other) = (Ensemble::start(&Spec::voters(3))?, Ensemble::start(&Spec::voters(3))?);
     let follower = *one.followers()?.first().context("no follower")?;
     let pid = one.pid(follower)?.to_string();
     let by_pid = Run::trace(&["--pid", &pid])?;
@@ -215,19 +174,10 @@ fn pids_and_ports_narrow() -> Result<()> {
         scene::write(ensemble, Plan::steady(100, Duration::from_secs(2)))?;
     }
     let (by_pid, by_port) = (by_pid.interrupt()?.trace()?, by_port.interrupt()?.trace()?);
-    ensure!(
-        !by_pid.proposals.is_empty() && !by_port.proposals.is_empty(),
-        "nothing traced"
-    );
-    ensure!(
-        by_pid.proposals.iter().all(|p| p.pid.to_string() == pid),
-        "records of other processes"
-    );
+    ensure!(!by_pid.proposals.is_empty() && !by_port.proposals.is_empty(), "nothing traced");
+    ensure!(by_pid.proposals.iter().all(|p| p.pid.to_string() == pid), "records of other processes");
     let own = one.pids();
-    ensure!(
-        by_port.proposals.iter().all(|p| own.contains(&p.pid)),
-        "records of the other ensemble"
-    );
+    ensure!(by_port.proposals.iter().all(|p| own.contains(&p.pid)), "records of the other ensemble");
     Ok(())
 }
 

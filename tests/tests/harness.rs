@@ -17,10 +17,7 @@ fn capture_sees_every_proposal_of_three_servers() -> Result<()> {
     ensemble.start_all()?;
     let before = ensemble.settled_zxid()?;
     let leader = ensemble.leader()?;
-    let load = Load::start(
-        vec![ensemble.client(leader)?],
-        Plan::bursts(2_000, 200, Duration::from_secs(3)),
-    )?;
+    let load = Load::start(vec![ensemble.client(leader)?], Plan::bursts(2_000, 200, Duration::from_secs(3)))?;
     let report = load.finish()?;
     println!("{report:?}");
     assert_eq!((report.acknowledged, report.refused), (report.sent, 0));
@@ -33,22 +30,12 @@ fn capture_sees_every_proposal_of_three_servers() -> Result<()> {
         let mut zxids = Vec::new();
         for link in links.iter().filter(|link| link.sid == Some(sid)) {
             assert_eq!(link.stray_acks, 0);
-            zxids.extend(
-                link.exchanges
-                    .iter()
-                    .filter(|e| e.acked_at_ns.is_some())
-                    .map(|e| e.zxid),
-            );
+            zxids.extend(link.exchanges.iter().filter(|e| e.acked_at_ns.is_some()).map(|e| e.zxid));
         }
         let expected: Vec<u64> = (before + 1..=after).collect();
         zxids.retain(|zxid| *zxid > before);
         // Not assert_eq: nobody reads thousands of numbers.
-        assert!(
-            zxids == expected,
-            "follower {sid}: {} of {}",
-            zxids.len(),
-            expected.len()
-        );
+        assert!(zxids == expected, "follower {sid}: {} of {}", zxids.len(), expected.len());
     }
     Ok(())
 }
@@ -62,20 +49,14 @@ fn capture_sees_five_servers_in_namespaces_and_their_observer() -> Result<()> {
     ensemble.start_all()?;
     let before = ensemble.settled_zxid()?;
     let leader = ensemble.leader()?;
-    let load = Load::start(
-        vec![ensemble.client(leader)?],
-        Plan::steady(200, Duration::from_secs(2)),
-    )?;
+    let load = Load::start(vec![ensemble.client(leader)?], Plan::steady(200, Duration::from_secs(2)))?;
     let report = load.finish()?;
     let after = ensemble.settled_zxid()?;
     assert!(after - before >= report.acknowledged);
     assert_eq!(ensemble.observers()?, [5]);
     for link in capture.finish()? {
         let acked = link.exchanges.iter().filter(|e| e.acked_at_ns.is_some()).count();
-        println!(
-            "{:?} sync {:?} informs {} acked {acked}",
-            link.sid, link.sync, link.informs
-        );
+        println!("{:?} sync {:?} informs {} acked {acked}", link.sid, link.sync, link.informs);
         assert_eq!(link.observer, link.sid == Some(5));
         assert_eq!(link.sync, Some(Sync::Diff));
     }

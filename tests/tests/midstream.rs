@@ -57,18 +57,10 @@ fn check(plan: Plan) -> Result<()> {
     for entry in &summary.followers {
         println!("{entry:?}");
     }
-    ensure!(
-        summary.followers.len() == 4,
-        "two followers at two vantages: {summary:?}"
-    );
+    ensure!(summary.followers.len() == 4, "two followers at two vantages: {summary:?}");
     let judgement = scene.judge(&trace, Window { after, last })?;
     judgement.agreement.check_counts()?;
-    judgement
-        .agreement
-        .differences_ns
-        .values()
-        .next()
-        .context("nothing was compared")?;
+    judgement.agreement.differences_ns.values().next().context("nothing was compared")?;
     Ok(())
 }
 

@@ -35,27 +35,18 @@ fn no_output_and_no_memory_holds_a_payload() -> Result<()> {
     lines.wait_for_line("tracing", Duration::from_secs(30))?;
 
     let value = marker.repeat(40).into_bytes();
-    let plan = Plan::steady(200, Duration::from_secs(5))
-        .with_path(&format!("/{marker}"))
-        .with_value(value);
+    let plan = Plan::steady(200, Duration::from_secs(5)).with_path(&format!("/{marker}")).with_value(value);
     let (report, _) = scene::write(&ensemble, plan)?;
     ensure!(report.acknowledged > 500, "too few writes to judge: {report:?}");
 
-    for (name, pid) in [
-        ("serve", serve.pid()),
-        ("trace --json", json.pid()),
-        ("trace", lines.pid()),
-    ] {
+    for (name, pid) in [("serve", serve.pid()), ("trace --json", json.pid()), ("trace", lines.pid())] {
         let (found, bytes) = search_memory(pid, marker.as_bytes())?;
         println!("{name}: searched {bytes} bytes of memory");
         ensure!(bytes > 1 << 20, "only {bytes} bytes of {name} could be read");
         ensure!(!found, "the memory of {name} holds the marker");
     }
     let metrics = http::get(port, "/metrics")?.body;
-    ensure!(
-        metrics.contains("termite_proposal_delay_seconds"),
-        "no delays in the metrics: {metrics}"
-    );
+    ensure!(metrics.contains("termite_proposal_delay_seconds"), "no delays in the metrics: {metrics}");
     let mut texts = vec![("/metrics".to_owned(), metrics)];
     let doctor = Run::start(&["doctor", "-v"])?.wait(Duration::from_secs(30))?;
     for (name, outcome) in [
@@ -67,10 +58,7 @@ fn no_output_and_no_memory_holds_a_payload() -> Result<()> {
         texts.push((format!("stdout of {name}"), outcome.stdout));
         texts.push((format!("stderr of {name}"), outcome.stderr));
     }
-    ensure!(
-        texts.iter().any(|(_, text)| text.contains("\"proposal\"")),
-        "nothing was traced"
-    );
+    ensure!(texts.iter().any(|(_, text)| text.contains("\"proposal\"")), "nothing was traced");
     for (name, text) in texts {
         ensure!(!text.contains(&marker), "{name} holds the marker");
     }
@@ -92,10 +80,7 @@ fn search_memory(pid: u32, needle: &[u8]) -> Result<(bool, u64)> {
     let (mut found, mut total) = (false, 0);
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let mut fields = line.split_whitespace();
-        let (range, rights) = (
-            fields.next().context("no range")?,
-            fields.next().context("no rights")?,
-        );
+        let (range, rights) = (fields.next().context("no range")?, fields.next().context("no rights")?);
         let (from, to) = range.split_once('-').context("no range")?;
         let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
         if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {

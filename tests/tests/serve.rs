@@ -21,10 +21,7 @@ fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
     let (serve, port) = start_serve()?;
     let before = http::get(port, "/metrics")?.body;
     ensure!(http::get(port, "/healthz")?.status == 200, "not healthy");
-    ensure!(
-        http::get(port, "/no-such-page")?.status == 404,
-        "a page that is not there"
-    );
+    ensure!(http::get(port, "/no-such-page")?.status == 404, "a page that is not there");
     let (_, window) = scene::write(&ensemble, Plan::steady(200, Duration::from_secs(5)))?;
     let after = http::get(port, "/metrics")?;
     ensure!(after.head.to_lowercase().contains("openmetrics") || after.head.contains("text/plain"));
@@ -36,23 +33,12 @@ fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
             let old: f64 = values(&before, name, &labels).into_iter().sum();
             let new: f64 = values(&after.body, name, &labels).into_iter().sum();
             // Other ensembles on the host may have servers of the same ids; here there are none.
-            ensure!(
-                new - old == count(proposed)?,
-                "{sid} at {vantage}: {old}, {new}, proposed {proposed}"
-            );
+            ensure!(new - old == count(proposed)?, "{sid} at {vantage}: {old}, {new}, proposed {proposed}");
         }
     }
-    ensure!(
-        !values(&after.body, "termite_probe_build_info", &[]).is_empty(),
-        "no build info"
-    );
-    ensure!(
-        !values(&after.body, "termite_probe_hook_info", &[]).is_empty(),
-        "no hook info"
-    );
-    let lost: f64 = values(&after.body, "termite_probe_records_lost_total", &[])
-        .into_iter()
-        .sum();
+    ensure!(!values(&after.body, "termite_probe_build_info", &[]).is_empty(), "no build info");
+    ensure!(!values(&after.body, "termite_probe_hook_info", &[]).is_empty(), "no hook info");
+    let lost: f64 = values(&after.body, "termite_probe_records_lost_total", &[]).into_iter().sum();
     ensure!(lost == 0.0, "{lost} records lost");
     check_with_promtool(&after.body)?;
     serve.interrupt()?.expect(0, &[])
@@ -76,10 +62,7 @@ fn prometheus_scrapes_it() -> Result<()> {
     let mut command = Command::new("prometheus");
     command
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            place.path().join("data").display()
-        ))
+        .arg(format!("--storage.tsdb.path={}", place.path().join("data").display()))
         .arg(format!("--web.listen-address=127.0.0.1:{own_port}"))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -114,25 +97,12 @@ fn start_serve() -> Result<(Run, u16)> {
 
 fn check_with_promtool(metrics: &str) -> Result<()> {
     let mut command = Command::new("promtool");
-    command
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .context("cannot start promtool: apt-get install prometheus")?;
-    child
-        .stdin
-        .take()
-        .context("no stdin")?
-        .write_all(metrics.as_bytes())?;
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start promtool: apt-get install prometheus")?;
+    child.stdin.take().context("no stdin")?.write_all(metrics.as_bytes())?;
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success() && said.is_empty(),
-        "promtool is not content: {said}\n{metrics}"
-    );
+    ensure!(output.status.success() && said.is_empty(), "promtool is not content: {said}\n{metrics}");
     Ok(())
 }
 
@@ -140,14 +110,9 @@ fn check_with_promtool(metrics: &str) -> Result<()> {
 fn values(metrics: &str, name: &str, labels: &[(&str, String)]) -> Vec<f64> {
     let series = metrics.lines().filter_map(|line| line.strip_prefix(name));
     let own = series.filter(|rest| rest.starts_with(['{', ' ']));
-    let labelled = own.filter(|rest| {
-        labels
-            .iter()
-            .all(|(key, value)| rest.contains(&format!("{key}=\"{value}\"")))
-    });
-    labelled
-        .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
-        .collect()
+    let labelled =
+        own.filter(|rest| labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\""))));
+    labelled.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect()
 }
 
 fn count(proposals: u64) -> Result<f64> {

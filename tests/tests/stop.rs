@@ -51,21 +51,12 @@ fn check_largest(own: &[&Proposal], vantage: Vantage, victim: u64, stops: &[Span
                 && arrived_at + 5_000_000 >= stop.from_ns
                 && arrived_at < stop.to_ns
         };
-        let largest = own
-            .iter()
-            .filter(within)
-            .map(|p| p.delay_ns)
-            .max()
-            .context("no proposal in a stop")?;
+        let largest = own.iter().filter(within).map(|p| p.delay_ns).max().context("no proposal in a stop")?;
         let length = stop.length_ns();
         println!("{vantage:?}: stopped for {length} ns, largest delay {largest} ns");
         close += usize::from(largest.abs_diff(length) * 100 <= length * TOLERANCE);
     }
-    ensure!(
-        close + 2 >= stops.len(),
-        "at {vantage:?} only {close} of {} stops are true",
-        stops.len()
-    );
+    ensure!(close + 2 >= stops.len(), "at {vantage:?} only {close} of {} stops are true", stops.len());
     Ok(())
 }
 
@@ -79,13 +70,7 @@ fn check_others(own: &[&Proposal], vantage: Vantage, victim: u64) -> Result<()> 
     };
     let (victims, others) = (stalls(true), stalls(false));
     println!("{vantage:?}: {victims} stalls of the stopped follower, {others} of the other one");
-    ensure!(
-        victims >= 20 * usize::try_from(TIMES)?,
-        "too few stalls: {victims}"
-    );
-    ensure!(
-        others * 20 <= victims,
-        "{others} stalls of a follower that nobody stopped"
-    );
+    ensure!(victims >= 20 * usize::try_from(TIMES)?, "too few stalls: {victims}");
+    ensure!(others * 20 <= victims, "{others} stalls of a follower that nobody stopped");
     Ok(())
 }

@@ -16,10 +16,7 @@ fn observers_are_no_followers() -> Result<()> {
     let (judgement, trace) = check(&Spec::voters(3).with_observer(4), Plan::steady(200, DURATION), 4)?;
     let informs: u64 = judgement.links_of(4).iter().map(|link| link.informs).sum();
     ensure!(informs > 0, "the observer got nothing");
-    ensure!(
-        trace.proposals.iter().all(|p| p.sid != Some(4)),
-        "an observer with proposals"
-    );
+    ensure!(trace.proposals.iter().all(|p| p.sid != Some(4)), "an observer with proposals");
     Ok(())
 }
 
@@ -58,9 +55,7 @@ fn sasl_between_the_servers() -> Result<()> {
 /// SO_TIMEOUT's clock.
 #[test]
 fn a_quiet_ensemble_with_short_timeouts() -> Result<()> {
-    let spec = Spec::voters(3)
-        .with_setting("tickTime", "300")
-        .with_setting("syncLimit", "8");
+    let spec = Spec::voters(3).with_setting("tickTime", "300").with_setting("syncLimit", "8");
     check(&spec, Plan::steady(2, Duration::from_secs(8)), 4).map(drop)
 }
 
@@ -84,26 +79,13 @@ fn two_ensembles_with_the_same_server_ids() -> Result<()> {
     let names = |scene: &Scene| {
         let pids = scene.ensemble.pids();
         let own = trace.proposals.iter().filter(|p| pids.contains(&p.pid));
-        own.map(|p| p.ensemble.clone())
-            .collect::<std::collections::BTreeSet<_>>()
+        own.map(|p| p.ensemble.clone()).collect::<std::collections::BTreeSet<_>>()
     };
     let (first, second) = (names(&one), names(&other));
-    ensure!(
-        first.len() == 1 && second.len() == 1,
-        "names change: {first:?}, {second:?}"
-    );
+    ensure!(first.len() == 1 && second.len() == 1, "names change: {first:?}, {second:?}");
     ensure!(first != second, "two ensembles of one name: {first:?}");
     one.judge(&trace, window)?.agreement.check_counts()?;
-    other
-        .judge(
-            &trace,
-            Window {
-                after: u64::MAX,
-                last: u64::MAX,
-            },
-        )?
-        .agreement
-        .check_counts()
+    other.judge(&trace, Window { after: u64::MAX, last: u64::MAX })?.agreement.check_counts()
 }
 
 /// Writes to an ensemble of this shape under the eye of the probe, which must show so many followers.
@@ -120,11 +102,7 @@ fn check(spec: &Spec, plan: Plan, entries: usize) -> Result<(Judgement, Trace)> 
             println!("{:?}", summary.follower(vantage, sid)?);
         }
     }
-    ensure!(
-        summary.followers.len() == entries,
-        "{} entries: {summary:?}",
-        summary.followers.len()
-    );
+    ensure!(summary.followers.len() == entries, "{} entries: {summary:?}", summary.followers.len());
     let judgement = scene.judge(&trace, window)?;
     judgement.agreement.check_counts()?;
     Ok((judgement, trace))

@@ -36,8 +36,7 @@ pub struct Exchange {
 impl Exchange {
     /// From the PROPOSAL to its ACK.
     pub fn delay_ns(&self) -> Option<u64> {
-        self.acked_at_ns
-            .map(|acked_at| acked_at.saturating_sub(self.sent_at_ns))
+        self.acked_at_ns.map(|acked_at| acked_at.saturating_sub(self.sent_at_ns))
     }
 }
 
@@ -87,21 +86,13 @@ struct Connection {
 
 impl Links {
     pub(super) fn new(ports: &[u16]) -> Self {
-        Self {
-            ports: ports.to_vec(),
-            open: BTreeMap::new(),
-            done: Vec::new(),
-        }
+        Self { ports: ports.to_vec(), open: BTreeMap::new(), done: Vec::new() }
     }
 
     /// Takes the next segment of the capture. One of a connection that began before is left out.
     pub(super) fn take(&mut self, segment: &Segment<'_>) -> Result<()> {
         let to_leader = self.ports.contains(&segment.to.port());
-        let key = if to_leader {
-            (segment.from, segment.to)
-        } else {
-            (segment.to, segment.from)
-        };
+        let key = if to_leader { (segment.from, segment.to) } else { (segment.to, segment.from) };
         if segment.syn {
             return self.begin(key, to_leader, segment);
         }
@@ -115,38 +106,19 @@ impl Links {
         if segment.payload.is_empty() {
             return Ok(());
         }
-        let Connection {
-            link,
-            to_leader: up,
-            to_learner: down,
-        } = connection;
-        let (stream, decoder) = if to_leader { up } else { down }
-            .as_mut()
-            .context("data before SYN")?;
-        stream.take(
-            segment.at_ns,
-            segment.sequence,
-            segment.payload,
-            |at_ns, bytes| {
-                for packet in decoder
-                    .take(at_ns, bytes)
-                    .with_context(|| format!("on {key:?}"))?
-                {
-                    if to_leader {
-                        link.take_from_learner(&packet)?
-                    } else {
-                        link.take_from_leader(&packet)
-                    }
-                }
-                link.sasl |= decoder.tokens > 0;
-                Ok(())
-            },
-        )
+        let Connection { link, to_leader: up, to_learner: down } = connection;
+        let (stream, decoder) = if to_leader { up } else { down }.as_mut().context("data before SYN")?;
+        stream.take(segment.at_ns, segment.sequence, segment.payload, |at_ns, bytes| {
+            for packet in decoder.take(at_ns, bytes).with_context(|| format!("on {key:?}"))? {
+                if to_leader { link.take_from_learner(&packet)? } else { link.take_from_leader(&packet) }
+            }
+            link.sasl |= decoder.tokens > 0;
+            Ok(())
+        })
     }
 
     pub(super) fn finish(mut self) -> Vec<Link> {
-        self.done
-            .extend(self.open.into_values().map(|connection| connection.link));
+        self.done.extend(self.open.into_values().map(|connection| connection.link));
         self.done.sort_by_key(|link| link.opened_at_ns);
         self.done
     }
@@ -158,18 +130,8 @@ impl Links {
             connection.to_learner = half;
             return Ok(());
         }
-        let link = Link {
-            opened_at_ns: segment.at_ns,
-            ..Link::new(key.1)
-        };
-        let old = self.open.insert(
-            key,
-            Connection {
-                link,
-                to_leader: half,
-                to_learner: None,
-            },
-        );
+        let link = Link { opened_at_ns: segment.at_ns, ..Link::new(key.1) };
+        let old = self.open.insert(key, Connection { link, to_leader: half, to_learner: None });
         self.done.extend(old.map(|connection| connection.link));
         Ok(())
     }
@@ -197,10 +159,7 @@ impl Link {
     fn take_from_learner(&mut self, packet: &Packet) -> Result<()> {
         match packet.kind {
             packet::FOLLOWER_INFO | packet::OBSERVER_INFO => {
-                let sid = packet
-                    .data
-                    .get(..8)
-                    .context("a learner's introduction without its id")?;
+                let sid = packet.data.get(..8).context("a learner's introduction without its id")?;
                 self.sid = Some(u64::from_be_bytes(sid.try_into()?));
                 self.observer = packet.kind == packet::OBSERVER_INFO;
             }

@@ -39,25 +39,10 @@ impl Capture {
     /// Captures all traffic of `ports` on `device`, and returns once it does.
     pub fn start(device: &str, ports: &[u16], namespace: Option<&Namespace>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("termite-capture-").tempdir()?;
-        let filter = ports
-            .iter()
-            .map(|port| format!("tcp port {port}"))
-            .collect::<Vec<_>>()
-            .join(" or ");
+        let filter = ports.iter().map(|port| format!("tcp port {port}")).collect::<Vec<_>>().join(" or ");
         let mut command = Command::new("tcpdump");
         command
-            .args([
-                "-i",
-                device,
-                "--time-stamp-precision=nano",
-                "-B",
-                "65536",
-                "-s",
-                "0",
-                "-n",
-                "-Z",
-                "root",
-            ])
+            .args(["-i", device, "--time-stamp-precision=nano", "-B", "65536", "-s", "0", "-n", "-Z", "root"])
             .arg("-w")
             .arg(directory.path().join("quorum.pcap"))
             .arg(filter)
@@ -65,24 +50,12 @@ impl Capture {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut process = Process::spawn("tcpdump (package tcpdump)", &mut command, namespace)?;
-        let stderr = process
-            .child_mut()
-            .stderr
-            .take()
-            .context("tcpdump without a stderr")?;
-        let mut capture = Self {
-            process,
-            stderr: BufReader::new(stderr),
-            ports: ports.to_vec(),
-            directory,
-        };
+        let stderr = process.child_mut().stderr.take().context("tcpdump without a stderr")?;
+        let mut capture = Self { process, stderr: BufReader::new(stderr), ports: ports.to_vec(), directory };
         let mut line = String::new();
         while !line.contains("listening on") {
             line.clear();
-            ensure!(
-                capture.stderr.read_line(&mut line)? > 0,
-                "tcpdump ended before it listened: {line}"
-            );
+            ensure!(capture.stderr.read_line(&mut line)? > 0, "tcpdump ended before it listened: {line}");
         }
         Ok(capture)
     }
@@ -94,10 +67,7 @@ impl Capture {
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;
         ensure!(status.success(), "tcpdump failed: {status}: {said}");
-        ensure!(
-            said.contains("\n0 packets dropped by kernel"),
-            "the capture has holes: {said}"
-        );
+        ensure!(said.contains("\n0 packets dropped by kernel"), "the capture has holes: {said}");
         let bytes = std::fs::read(self.file())?;
         decode(&bytes, &self.ports)
     }
@@ -113,9 +83,7 @@ fn decode(file: &[u8], ports: &[u16]) -> Result<Vec<Link>> {
     for frame in pcap::frames(file)? {
         let frame = frame?;
         if let Some(segment) = pcap::segment(&frame)? {
-            links
-                .take(&segment)
-                .with_context(|| format!("at {} ns of the capture", frame.at_ns))?;
+            links.take(&segment).with_context(|| format!("at {} ns of the capture", frame.at_ns))?;
         }
     }
     Ok(links.finish())

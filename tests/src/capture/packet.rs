@@ -53,12 +53,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            phase: Phase::Packets,
-            tokens: 0,
-            packets: 0,
-        }
+        Self { bytes: Vec::new(), phase: Phase::Packets, tokens: 0, packets: 0 }
     }
 
     /// Takes the bytes of one segment and gives the packets that end in it.
@@ -74,10 +69,7 @@ impl Decoder {
     /// One packet, token or piece of a snapshot: how many bytes it took, or none if more are needed.
     fn step(&mut self, at_ns: u64, packets: &mut Vec<Packet>) -> Result<Option<usize>> {
         if self.phase == Phase::Snapshot {
-            let end = self
-                .bytes
-                .windows(SNAPSHOT_END.len())
-                .position(|window| window == SNAPSHOT_END);
+            let end = self.bytes.windows(SNAPSHOT_END.len()).position(|window| window == SNAPSHOT_END);
             if let Some(end) = end {
                 self.phase = Phase::Packets;
                 return Ok(Some(end + SNAPSHOT_END.len()));
@@ -88,10 +80,7 @@ impl Decoder {
             return Ok(None);
         }
         if self.packets == 0 && self.bytes.starts_with(&AUTH_MAGIC) {
-            let mut reader = Reader {
-                bytes: &self.bytes,
-                at: AUTH_MAGIC.len() + 4,
-            };
+            let mut reader = Reader { bytes: &self.bytes, at: AUTH_MAGIC.len() + 4 };
             let Some(_token) = reader.buffer()? else {
                 return Ok(None);
             };
@@ -132,15 +121,7 @@ fn parse(bytes: &[u8], at_ns: u64) -> Result<Option<(Packet, usize)>> {
             }
         }
     }
-    Ok(Some((
-        Packet {
-            kind,
-            zxid,
-            data,
-            at_ns,
-        },
-        reader.at,
-    )))
+    Ok(Some((Packet { kind, zxid, data, at_ns }, reader.at)))
 }
 
 /// Reads jute from a slice; `None` means that the slice ends too early.
@@ -190,11 +171,7 @@ mod tests {
         let length = data.map_or(-1, |data| i32::try_from(data.len()).unwrap_or(0));
         bytes.extend(length.to_be_bytes());
         bytes.extend(data.unwrap_or_default());
-        let count = if ids.is_empty() {
-            -1
-        } else {
-            i32::try_from(ids.len()).unwrap_or(0)
-        };
+        let count = if ids.is_empty() { -1 } else { i32::try_from(ids.len()).unwrap_or(0) };
         bytes.extend(count.to_be_bytes());
         for (scheme, id) in ids {
             for text in [scheme, id] {
@@ -212,12 +189,7 @@ mod tests {
         bytes.extend(packet(SNAP, 8, None, &[]));
         bytes.extend(b"anything, BenWas, ");
         bytes.extend(SNAPSHOT_END);
-        bytes.extend(packet(
-            PROPOSAL,
-            9,
-            Some(b"payload"),
-            &[("ip", "127.0.0.1"), ("x", "y")],
-        ));
+        bytes.extend(packet(PROPOSAL, 9, Some(b"payload"), &[("ip", "127.0.0.1"), ("x", "y")]));
         bytes
     }
 

@@ -22,10 +22,7 @@ pub(super) struct Frame<'a> {
 /// The frames of a capture file. One cut short at the end of the file is an error.
 pub(super) fn frames(file: &[u8]) -> Result<impl Iterator<Item = Result<Frame<'_>>>> {
     ensure!(word(file, 0)? == NANOSECOND_MAGIC, "not a capture in nanoseconds");
-    ensure!(
-        word(file, 20)? == LINKTYPE_ETHERNET,
-        "not a capture of Ethernet frames"
-    );
+    ensure!(word(file, 20)? == LINKTYPE_ETHERNET, "not a capture of Ethernet frames");
     let mut rest = &file[FILE_HEADER..];
     Ok(std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -43,24 +40,14 @@ pub(super) fn frames(file: &[u8]) -> Result<impl Iterator<Item = Result<Frame<'_
 fn first(records: &[u8]) -> Result<Frame<'_>> {
     let (seconds, nanoseconds) = (word(records, 0)?, word(records, 4)?);
     let (captured, length) = (word(records, 8)?, word(records, 12)?);
-    ensure!(
-        captured == length,
-        "a frame of {length} bytes of which {captured} were captured"
-    );
+    ensure!(captured == length, "a frame of {length} bytes of which {captured} were captured");
     let end = RECORD_HEADER + usize::try_from(captured)?;
-    let bytes = records
-        .get(RECORD_HEADER..end)
-        .context("the capture file is cut short")?;
-    Ok(Frame {
-        at_ns: u64::from(seconds) * 1_000_000_000 + u64::from(nanoseconds),
-        bytes,
-    })
+    let bytes = records.get(RECORD_HEADER..end).context("the capture file is cut short")?;
+    Ok(Frame { at_ns: u64::from(seconds) * 1_000_000_000 + u64::from(nanoseconds), bytes })
 }
 
 fn word(bytes: &[u8], offset: usize) -> Result<u32> {
-    let word = bytes
-        .get(offset..offset + 4)
-        .context("the capture file is cut short")?;
+    let word = bytes.get(offset..offset + 4).context("the capture file is cut short")?;
     Ok(u32::from_le_bytes(word.try_into()?))
 }
 
@@ -71,14 +58,12 @@ pub(super) fn segment<'a>(frame: &Frame<'a>) -> Result<Option<Segment<'a>>> {
         return Ok(None);
     };
     let (from, to) = match &packet.net {
-        Some(NetSlice::Ipv4(ip)) => (
-            IpAddr::V4(ip.header().source_addr()),
-            IpAddr::V4(ip.header().destination_addr()),
-        ),
-        Some(NetSlice::Ipv6(ip)) => (
-            IpAddr::V6(ip.header().source_addr()),
-            IpAddr::V6(ip.header().destination_addr()),
-        ),
+        Some(NetSlice::Ipv4(ip)) => {
+            (IpAddr::V4(ip.header().source_addr()), IpAddr::V4(ip.header().destination_addr()))
+        }
+        Some(NetSlice::Ipv6(ip)) => {
+            (IpAddr::V6(ip.header().source_addr()), IpAddr::V6(ip.header().destination_addr()))
+        }
         _ => bail!("TCP without IP"),
     };
     Ok(Some(Segment {

@@ -16,11 +16,7 @@ pub(super) struct Stream {
 impl Stream {
     /// A stream whose SYN had this sequence number.
     pub(super) fn after_syn(sequence: u32) -> Self {
-        Self {
-            next: sequence.wrapping_add(1),
-            early: BTreeMap::new(),
-            delivered: 0,
-        }
+        Self { next: sequence.wrapping_add(1), early: BTreeMap::new(), delivered: 0 }
     }
 
     /// Takes a segment; hands the bytes that are in order now to `deliver`, each run with its time.
@@ -35,9 +31,7 @@ impl Stream {
         let ahead = sequence.wrapping_sub(self.next).cast_signed();
         if ahead > 0 {
             let offset = self.delivered + u64::from(ahead.unsigned_abs());
-            self.early
-                .entry(offset)
-                .or_insert_with(|| (at_ns, payload.to_vec()));
+            self.early.entry(offset).or_insert_with(|| (at_ns, payload.to_vec()));
             return Ok(());
         }
         let old = usize::try_from(ahead.unsigned_abs()).unwrap_or(usize::MAX);
@@ -92,20 +86,12 @@ mod tests {
 
     #[test]
     fn retransmission_keeps_the_first_time() {
-        check(
-            1,
-            &[(10, 0, "ab"), (20, 0, "ab"), (21, 1, "bcd")],
-            &[(10, "ab"), (21, "cd")],
-        );
+        check(1, &[(10, 0, "ab"), (20, 0, "ab"), (21, 1, "bcd")], &[(10, "ab"), (21, "cd")]);
     }
 
     #[test]
     fn out_of_order_keeps_each_time() {
-        check(
-            1,
-            &[(10, 2, "cd"), (12, 4, "e"), (20, 0, "ab")],
-            &[(20, "ab"), (10, "cd"), (12, "e")],
-        );
+        check(1, &[(10, 2, "cd"), (12, 4, "e"), (20, 0, "ab")], &[(20, "ab"), (10, "cd"), (12, "e")]);
     }
 
     #[test]
@@ -115,10 +101,6 @@ mod tests {
 
     #[test]
     fn sequence_numbers_wrap() {
-        check(
-            u32::MAX,
-            &[(10, 3, "de"), (20, 0, "abc")],
-            &[(20, "abc"), (10, "de")],
-        );
+        check(u32::MAX, &[(10, 3, "de"), (20, 0, "abc")], &[(20, "abc"), (10, "de")]);
     }
 }

@@ -48,11 +48,7 @@ impl Ensemble {
             Network::Namespaces => Some(Fabric::new(u8::try_from(spec.servers.len())?)?),
         };
         let servers = server::configure(spec, directory.path(), fabric.as_ref())?;
-        Ok(Self {
-            servers,
-            fabric,
-            directory,
-        })
+        Ok(Self { servers, fabric, directory })
     }
 
     /// Prepares, starts every server and waits until they serve.
@@ -82,25 +78,17 @@ impl Ensemble {
 
     /// One server.
     pub fn server(&self, sid: u64) -> Result<&Server> {
-        self.servers
-            .iter()
-            .find(|server| server.sid == sid)
-            .with_context(|| format!("no server {sid}"))
+        self.servers.iter().find(|server| server.sid == sid).with_context(|| format!("no server {sid}"))
     }
 
     /// The pid of a running server.
     pub fn pid(&self, sid: u64) -> Result<u32> {
-        self.server(sid)?
-            .pid()
-            .with_context(|| format!("server {sid} does not run"))
+        self.server(sid)?.pid().with_context(|| format!("server {sid} does not run"))
     }
 
     /// Every pid that a server of this ensemble has had, restarts included.
     pub fn pids(&self) -> Vec<u32> {
-        self.servers
-            .iter()
-            .flat_map(|server| server.pids.iter().copied())
-            .collect()
+        self.servers.iter().flat_map(|server| server.pids.iter().copied()).collect()
     }
 
     /// The network in which the servers live, if it is not loopback.
@@ -110,10 +98,7 @@ impl Ensemble {
 
     /// Where clients reach a server.
     pub fn client(&self, sid: u64) -> Result<Endpoint> {
-        Ok(Endpoint {
-            address: self.server(sid)?.client,
-            namespace: self.hub()?,
-        })
+        Ok(Endpoint { address: self.server(sid)?.client, namespace: self.hub()? })
     }
 
     /// Starts one server without waiting for it to serve.
@@ -163,20 +148,12 @@ impl Ensemble {
             }
             Ok((leaders == 1).then_some(()))
         });
-        outcome.with_context(|| {
-            format!(
-                "the ensemble does not serve; its logs end so:\n{}",
-                self.log_ends()
-            )
-        })
+        outcome.with_context(|| format!("the ensemble does not serve; its logs end so:\n{}", self.log_ends()))
     }
 
     /// The server that leads now.
     pub fn leader(&self) -> Result<u64> {
-        self.with_mode(Mode::Leader)?
-            .first()
-            .copied()
-            .context("nobody leads")
+        self.with_mode(Mode::Leader)?.first().copied().context("nobody leads")
     }
 
     /// The voters that follow now.
@@ -215,11 +192,7 @@ impl Ensemble {
 
     /// The end of every server's log.
     pub fn log_ends(&self) -> String {
-        self.servers
-            .iter()
-            .map(Server::log_end)
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.servers.iter().map(Server::log_end).collect::<Vec<_>>().join("\n")
     }
 
     /// The directory of everything that this ensemble writes.
@@ -239,10 +212,7 @@ impl Ensemble {
     }
 
     fn hub(&self) -> Result<Option<Namespace>> {
-        self.fabric
-            .as_ref()
-            .map(|fabric| fabric.hub().try_clone())
-            .transpose()
+        self.fabric.as_ref().map(|fabric| fabric.hub().try_clone()).transpose()
     }
 
     fn index(&self, sid: u64) -> Result<usize> {
@@ -253,14 +223,10 @@ impl Ensemble {
 
 /// Fails with what to install where the ensemble's programs are missing.
 pub fn require_host() -> Result<()> {
-    for (path, package) in [
-        ("/usr/share/java/zookeeper.jar", "zookeeper"),
-        ("/usr/bin/java", "openjdk-17-jre-headless"),
-    ] {
-        ensure!(
-            std::path::Path::new(path).exists(),
-            "{path} is missing: apt-get install {package}"
-        );
+    for (path, package) in
+        [("/usr/share/java/zookeeper.jar", "zookeeper"), ("/usr/bin/java", "openjdk-17-jre-headless")]
+    {
+        ensure!(std::path::Path::new(path).exists(), "{path} is missing: apt-get install {package}");
     }
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {

@@ -129,24 +129,15 @@ fn configuration(spec: &Spec, server: &Server) -> String {
         for name in ["enableSasl", "learnerRequireSasl", "serverRequireSasl"] {
             settings.push((format!("quorum.auth.{name}"), "true".to_owned()));
         }
-        settings.push((
-            "quorum.auth.learner.saslLoginContext".to_owned(),
-            "QuorumLearner".to_owned(),
-        ));
-        settings.push((
-            "quorum.auth.server.saslLoginContext".to_owned(),
-            "QuorumServer".to_owned(),
-        ));
+        settings.push(("quorum.auth.learner.saslLoginContext".to_owned(), "QuorumLearner".to_owned()));
+        settings.push(("quorum.auth.server.saslLoginContext".to_owned(), "QuorumServer".to_owned()));
         settings.push(("quorum.cnxn.threads.size".to_owned(), "20".to_owned()));
     }
     for (name, value) in &spec.settings {
         settings.retain(|(existing, _)| existing != name);
         settings.push((name.clone(), value.clone()));
     }
-    settings
-        .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect()
+    settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 impl Server {
@@ -179,19 +170,12 @@ impl Server {
 
     pub(super) fn kill(&mut self) -> Result<()> {
         // Dropping a process kills it and waits for it.
-        drop(
-            self.process
-                .take()
-                .with_context(|| format!("server {} does not run", self.sid))?,
-        );
+        drop(self.process.take().with_context(|| format!("server {} does not run", self.sid))?);
         Ok(())
     }
 
     pub(super) fn terminate(&mut self, patience: Duration) -> Result<()> {
-        let mut process = self
-            .process
-            .take()
-            .with_context(|| format!("server {} does not run", self.sid))?;
+        let mut process = self.process.take().with_context(|| format!("server {} does not run", self.sid))?;
         process.signal(libc::SIGTERM)?;
         process.wait(patience)?;
         Ok(())

@@ -42,13 +42,7 @@ impl Spec {
 
     /// Other server ids than 1, 2, 3: the probe cannot get them right by counting.
     pub fn with_sids(mut self, sids: &[u64]) -> Self {
-        self.servers = sids
-            .iter()
-            .map(|sid| Member {
-                sid: *sid,
-                observer: false,
-            })
-            .collect();
+        self.servers = sids.iter().map(|sid| Member { sid: *sid, observer: false }).collect();
         self
     }
 

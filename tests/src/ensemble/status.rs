@@ -38,12 +38,7 @@ pub(super) fn ask(endpoint: &Endpoint) -> Result<Status> {
 }
 
 fn parse(answer: &str) -> Result<Status> {
-    let field = |name: &str| {
-        answer
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
+    let field = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let zxid = field("Zxid: 0x").with_context(|| format!("no zxid in the answer: {answer:?}"))?;
     let mode = match field("Mode: ") {
         Some("leader") => Mode::Leader,
@@ -51,10 +46,7 @@ fn parse(answer: &str) -> Result<Status> {
         Some("observer") => Mode::Observer,
         other => bail!("a mode that no ensemble knows: {other:?}"),
     };
-    Ok(Status {
-        mode,
-        zxid: u64::from_str_radix(zxid, 16)?,
-    })
+    Ok(Status { mode, zxid: u64::from_str_radix(zxid, 16)? })
 }
 
 #[cfg(test)]

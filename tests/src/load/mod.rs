@@ -56,22 +56,12 @@ pub struct Plan {
 impl Plan {
     /// `rate` writes a second of 100 bytes each, one by one.
     pub fn steady(rate: u32, duration: Duration) -> Self {
-        Self {
-            rate,
-            burst: 1,
-            duration,
-            value: vec![b'v'; 100],
-            path: "/load".to_owned(),
-            znodes: 16,
-        }
+        Self { rate, burst: 1, duration, value: vec![b'v'; 100], path: "/load".to_owned(), znodes: 16 }
     }
 
     /// `rate` writes a second, `burst` at a time.
     pub fn bursts(rate: u32, burst: u32, duration: Duration) -> Self {
-        Self {
-            burst,
-            ..Self::steady(rate, duration)
-        }
+        Self { burst, ..Self::steady(rate, duration) }
     }
 
     /// The same with other values.
@@ -122,9 +112,7 @@ impl Load {
 
     /// Waits until the plan is carried out and everything is answered.
     pub fn finish(self) -> Result<Report> {
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))?
     }
 
     /// Ends the plan early, and waits for the answers.
@@ -137,9 +125,7 @@ impl Load {
 fn open_any(endpoints: &[Endpoint], plan: &Plan, from: usize) -> Result<Session> {
     let mut turn = from;
     crate::poll::until_ok("a server that takes a session", crate::ensemble::PATIENCE, || {
-        let endpoint = endpoints
-            .get(turn % endpoints.len().max(1))
-            .context("no endpoint")?;
+        let endpoint = endpoints.get(turn % endpoints.len().max(1)).context("no endpoint")?;
         turn += 1;
         let mut session = Session::open(endpoint.connect()?)?;
         session.make(&plan.path)?;
@@ -180,9 +166,7 @@ fn write_until_done(
     report: &mut Report,
 ) -> Result<()> {
     let step = Duration::from_secs(1) * plan.burst / plan.rate.max(1);
-    let paths: Vec<String> = (0..plan.znodes)
-        .map(|znode| format!("{}/{znode}", plan.path))
-        .collect();
+    let paths: Vec<String> = (0..plan.znodes).map(|znode| format!("{}/{znode}", plan.path)).collect();
     // After a lost connection the pace starts anew: nobody makes up for the time without a session.
     let mut next = Instant::now();
     while start.elapsed() < plan.duration && !halt.load(Ordering::Relaxed) {

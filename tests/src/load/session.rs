@@ -57,36 +57,19 @@ impl Session {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SESSION_TIMEOUT))?;
         let mut hello = Frame::new();
-        hello
-            .i32(0)
-            .i64(0)
-            .i32(i32::try_from(SESSION_TIMEOUT.as_millis())?)
-            .i64(0)
-            .bytes(&[0; 16])
-            .byte(0);
+        hello.i32(0).i64(0).i32(i32::try_from(SESSION_TIMEOUT.as_millis())?).i64(0).bytes(&[0; 16]).byte(0);
         stream.write_all(&hello.finish())?;
         let welcome = read_frame(&mut stream).context("no session")?;
         ensure!(i32_at(&welcome, 4)? > 0, "the server refused the session");
         let progress = Arc::default();
-        Ok(Self {
-            stream,
-            reader: None,
-            sent: 0,
-            progress,
-            xid: 0,
-            last_ping: Instant::now(),
-        })
+        Ok(Self { stream, reader: None, sent: 0, progress, xid: 0, last_ping: Instant::now() })
     }
 
     /// Makes a znode; one that is there already is fine. Only before the first batch.
     pub(super) fn make(&mut self, path: &str) -> Result<()> {
         ensure!(self.reader.is_none(), "make comes before the first batch");
         let mut request = Frame::new();
-        request
-            .i32(self.next_xid())
-            .i32(CREATE)
-            .bytes(path.as_bytes())
-            .bytes(b"");
+        request.i32(self.next_xid()).i32(CREATE).bytes(path.as_bytes()).bytes(b"");
         // One ACL entry: all rights for everybody; a persistent znode.
         request.i32(1).i32(31).bytes(b"world").bytes(b"anyone").i32(0);
         self.stream.write_all(&request.finish())?;
@@ -102,21 +85,13 @@ impl Session {
         let mut bytes = Vec::new();
         for (path, value) in batch {
             let mut request = Frame::new();
-            request
-                .i32(self.next_xid())
-                .i32(SET_DATA)
-                .bytes(path.as_bytes())
-                .bytes(value)
-                .i32(-1);
+            request.i32(self.next_xid()).i32(SET_DATA).bytes(path.as_bytes()).bytes(value).i32(-1);
             bytes.extend(request.finish());
             self.sent += 1;
         }
         self.ping_if_due(&mut bytes);
         self.stream.write_all(&bytes).context("the connection is lost")?;
-        ensure!(
-            !self.progress.over.load(Ordering::Acquire),
-            "the connection is lost"
-        );
+        ensure!(!self.progress.over.load(Ordering::Acquire), "the connection is lost");
         Ok(())
     }
 
@@ -124,10 +99,7 @@ impl Session {
     pub(super) fn drain(&mut self) -> Result<()> {
         let deadline = Instant::now() + DRAIN_PATIENCE;
         while self.progress.answered.load(Ordering::Acquire) < self.sent {
-            ensure!(
-                !self.progress.over.load(Ordering::Acquire),
-                "the connection is lost"
-            );
+            ensure!(!self.progress.over.load(Ordering::Acquire), "the connection is lost");
             ensure!(Instant::now() < deadline, "writes stay unanswered");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -211,9 +183,7 @@ fn read_frame(stream: &mut impl Read) -> Result<Vec<u8>> {
 }
 
 fn i32_at(frame: &[u8], offset: usize) -> Result<i32> {
-    let bytes = frame
-        .get(offset..offset + 4)
-        .context("an answer that is cut short")?;
+    let bytes = frame.get(offset..offset + 4).context("an answer that is cut short")?;
     Ok(i32::from_be_bytes(bytes.try_into()?))
 }
 

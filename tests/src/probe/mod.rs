@@ -17,11 +17,8 @@ pub use self::run::{END_PATIENCE, Outcome, Run, Trace};
 /// The variable that names the binary under test.
 const BINARY_VARIABLE: &str = "TERMITE_PROBE_BIN";
 /// Where cargo leaves it, the one that is delivered first.
-const BUILDS: [&str; 3] = [
-    "x86_64-unknown-linux-musl/release/termite-probe",
-    "release/termite-probe",
-    "debug/termite-probe",
-];
+const BUILDS: [&str; 3] =
+    ["x86_64-unknown-linux-musl/release/termite-probe", "release/termite-probe", "debug/termite-probe"];
 
 /// The binary under test.
 pub fn binary() -> Result<PathBuf> {
@@ -34,11 +31,7 @@ pub fn binary() -> Result<PathBuf> {
     }
     let workspace = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
-    match BUILDS
-        .iter()
-        .map(|build| target.join(build))
-        .find(|path| path.is_file())
-    {
+    match BUILDS.iter().map(|build| target.join(build)).find(|path| path.is_file()) {
         Some(path) => Ok(path),
         None => bail!(
             "no termite-probe below {}: run `cargo build -p probe-user` first, or set {BINARY_VARIABLE}",

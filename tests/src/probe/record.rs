@@ -172,10 +172,7 @@ impl Summary {
     pub fn check(&self) -> Result<()> {
         for follower in &self.followers {
             let sum = follower.matched + follower.expired + follower.in_flight;
-            ensure!(
-                follower.proposals == sum,
-                "proposals are unaccounted for: {follower:?}"
-            );
+            ensure!(follower.proposals == sum, "proposals are unaccounted for: {follower:?}");
         }
         Ok(())
     }
@@ -194,20 +191,14 @@ impl Summary {
             .iter()
             .filter(|entry| entry.vantage == vantage && entry.sid == Some(sid))
             .collect();
-        ensure!(
-            found.len() == 1,
-            "{} entries for follower {sid} at {vantage:?}: {self:?}",
-            found.len()
-        );
+        ensure!(found.len() == 1, "{} entries for follower {sid} at {vantage:?}: {self:?}", found.len());
         Ok(found[0])
     }
 }
 
 fn zxid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let digits = text
-        .strip_prefix("0x")
-        .ok_or_else(|| D::Error::custom("a zxid without 0x"))?;
+    let digits = text.strip_prefix("0x").ok_or_else(|| D::Error::custom("a zxid without 0x"))?;
     u64::from_str_radix(digits, 16).map_err(D::Error::custom)
 }
 
@@ -223,28 +214,15 @@ mod tests {
         let Record::Proposal(proposal) = serde_json::from_str(line)? else {
             anyhow::bail!("not a proposal");
         };
-        assert_eq!(
-            (proposal.zxid, proposal.vantage, proposal.sid),
-            (0x1_0000_002a, Vantage::Leader, None)
-        );
+        assert_eq!((proposal.zxid, proposal.vantage, proposal.sid), (0x1_0000_002a, Vantage::Leader, None));
         proposal.check()?;
-        assert!(
-            super::Proposal {
-                delay_ns: 4,
-                ..proposal
-            }
-            .check()
-            .is_err()
-        );
+        assert!(super::Proposal { delay_ns: 4, ..proposal }.check().is_err());
         Ok(())
     }
 
     #[test]
     fn tolerates_new_kinds() -> anyhow::Result<()> {
-        assert!(matches!(
-            serde_json::from_str(r#"{"kind":"election","x":1}"#)?,
-            Record::Other
-        ));
+        assert!(matches!(serde_json::from_str(r#"{"kind":"election","x":1}"#)?, Record::Other));
         Ok(())
     }
 }

@@ -46,10 +46,7 @@ impl Run {
 
     /// Starts the probe by another command, as a shell or `setpriv`.
     pub fn spawn(mut command: Command) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn("termite-probe", &mut command, None)?;
         let mut stdout = process.child_mut().stdout.take().context("no stdout")?;
         let stderr = process.child_mut().stderr.take().context("no stderr")?;
@@ -66,12 +63,7 @@ impl Run {
                 }
             }
         });
-        Ok(Self {
-            process,
-            stdout,
-            lines,
-            said: Vec::new(),
-        })
+        Ok(Self { process, stdout, lines, said: Vec::new() })
     }
 
     /// Starts `trace --json --slower 0s` with these further arguments, and waits until it is ready.
@@ -87,10 +79,7 @@ impl Run {
     pub fn wait_for_line(&mut self, start: &str, patience: Duration) -> Result<String> {
         let deadline = Instant::now() + patience;
         loop {
-            match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     self.said.push(line.clone());
                     if line.starts_with(start) {
@@ -98,17 +87,11 @@ impl Run {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!(
-                        "no line that starts with {start:?} within {patience:?}: {:?}",
-                        self.said
-                    )
+                    bail!("no line that starts with {start:?} within {patience:?}: {:?}", self.said)
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.process.wait(END_PATIENCE)?;
-                    bail!(
-                        "the probe ended ({status}) without a line {start:?}: {:?}",
-                        self.said
-                    )
+                    bail!("the probe ended ({status}) without a line {start:?}: {:?}", self.said)
                 }
             }
         }
@@ -145,27 +128,16 @@ impl Run {
     /// Waits for the probe to end by itself.
     pub fn wait(mut self, patience: Duration) -> Result<Outcome> {
         let status = self.process.wait(patience)?;
-        let stdout = self
-            .stdout
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
+        let stdout = self.stdout.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
         self.said.extend(self.lines.iter());
-        Ok(Outcome {
-            status,
-            stdout,
-            stderr: self.said.join("\n"),
-        })
+        Ok(Outcome { status, stdout, stderr: self.said.join("\n") })
     }
 }
 
 impl Outcome {
     /// Fails unless the probe ended with this code and said something that contains each of `words`.
     pub fn expect(&self, code: i32, words: &[&str]) -> Result<()> {
-        ensure!(
-            self.status.code() == Some(code),
-            "exit {} instead of {code}: {self:?}",
-            self.status
-        );
+        ensure!(self.status.code() == Some(code), "exit {} instead of {code}: {self:?}", self.status);
         for word in words {
             ensure!(self.stderr.contains(word), "no word of {word:?}: {self:?}");
         }
@@ -175,12 +147,7 @@ impl Outcome {
 
     /// Every record, each of which must keep what the contract promises, ending in one summary.
     pub fn trace(&self) -> Result<Trace> {
-        ensure!(
-            self.status.success(),
-            "the probe failed: {}: {}",
-            self.status,
-            self.stderr
-        );
+        ensure!(self.status.success(), "the probe failed: {}: {}", self.status, self.stderr);
         let mut trace = Trace::default();
         for line in self.stdout.lines() {
             let record = serde_json::from_str(line).with_context(|| format!("not a record: {line}"))?;
