@@ -54,7 +54,8 @@ fn capture_sees_five_servers_in_namespaces_and_their_observer() -> Result<()> {
     let after = ensemble.settled_zxid()?;
     assert!(after - before >= report.acknowledged);
     assert_eq!(ensemble.observers()?, [5]);
-    for link in capture.finish()? {
+    // A learner that comes before the leader is ready goes away again without a word.
+    for link in capture.finish()?.into_iter().filter(|link| link.sync.is_some()) {
         let acked = link.exchanges.iter().filter(|e| e.acked_at_ns.is_some()).count();
         println!("{:?} sync {:?} informs {} acked {acked}", link.sid, link.sync, link.informs);
         assert_eq!(link.observer, link.sid == Some(5));

@@ -224,7 +224,7 @@ impl Ensemble {
 /// Fails with what to install where the ensemble's programs are missing.
 pub fn require_host() -> Result<()> {
     for (path, package) in
-        [("/usr/share/java/zookeeper.jar", "zookeeper"), ("/usr/bin/java", "openjdk-17-jre-headless")]
+        [("/usr/share/java/zookeeper.jar", "libzookeeper-java"), ("/usr/bin/java", "openjdk-17-jre-headless")]
     {
         ensure!(std::path::Path::new(path).exists(), "{path} is missing: apt-get install {package}");
     }
