@@ -2,10 +2,19 @@
 //!
 //! In: for each call its first sequence number and its bytes, reached through [`CallBytes`] so that only
 //! heads are copied. Out: complete packets, one a turn. Invariants: any split of a stream into calls gives
-//! the same packets; a stream met in the middle yields nothing until two believable heads stood in a row
-//! exactly where the first said the second must be. Deliberately absent: payload (beyond the zxid twin of a
-//! TxnHeader and the sid of a LearnerInfo), clocks, and what packets mean ([`crate::link`]).
+//! the same packets; a stream met in the middle yields nothing until a chain of believable heads, each
+//! exactly where the one before said it must be, has ended with the ends of calls ([`anchor`]).
+//! Deliberately absent: payload (beyond the zxid twin of a TxnHeader and the sid of a LearnerInfo), clocks,
+//! and what packets mean ([`crate::link`]).
 
+mod anchor;
+#[cfg(not(target_arch = "bpf"))]
+mod host;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use host::{Fed, feed, feed_chunks};
+
+use crate::abi::wire;
 use crate::zab::{self, Direction, Head, be32, be64, packet};
 
 /// Size of the copy buffer: twice the longest piece, so that masked offset plus masked length always fit.
@@ -28,13 +37,14 @@ mod phase {
     pub(super) const AUTH_TEXT: u8 = 5;
     pub(super) const SNAPSHOT: u8 = 6;
     pub(super) const OPAQUE: u8 = 7;
+    pub(super) const RESCAN: u8 = 8;
 }
 
 /// How sure the framing is: values of [`Framer::trust`].
 pub mod trust {
     /// Looking for a head at the start of each call.
     pub const HUNTING: u8 = 0;
-    /// One believable head was met; the next decides.
+    /// A believable head stood at the start of a call; what follows decides.
     pub const TENTATIVE: u8 = 1;
     /// Framing is known.
     pub const LOCKED: u8 = 2;
@@ -69,11 +79,23 @@ pub struct Framer {
     tls_hints: u8,
     started: u8,
     drop_call: u8,
+    /// Calls that ended where the tentative chain said that a packet ends.
+    evidence: u32,
+    /// Calls since the last head of the tentative chain.
+    patience: u32,
+    /// Sequence number after the chain's first head, and its newest zxids.
+    chain_seq: u32,
+    call_seq: u32,
+    chain_zxid: u64,
+    chain_commit: u64,
     have: u32,
     skip: u32,
     auth_texts: u32,
     complete: u32,
     signature: u32,
+    rescan_at: u32,
+    rescan_end: u32,
+    data_len: i32,
     /// Epoch of the link once known, else 0: an extra check on heads.
     pub epoch: u32,
     /// Type of the packet in progress, or just completed.
@@ -82,7 +104,6 @@ pub struct Framer {
     pub zxid: u64,
     /// Its sid, of FOLLOWERINFO and OBSERVERINFO.
     pub sid: i64,
-    data_len: i32,
     expected_seq: u32,
     seq_known: u32,
     chunk_seq: u32,
@@ -103,6 +124,10 @@ const SIGNATURE_BYTES: u32 = 14;
 const SCAN_BYTES: u32 = 8;
 /// TLS-like calls in mid-stream before the link is called TLS.
 const TLS_HINTS: u8 = 3;
+/// Content type, version, length (RFC 8446, 5.1).
+const TLS_HEADER: u32 = 5;
+/// Longest believed token of a SASL exchange.
+const SASL_LIMIT: i32 = 1 << 20;
 
 impl Framer {
     /// A stream met in the middle.
@@ -115,16 +140,24 @@ impl Framer {
         tls_hints: 0,
         started: 0,
         drop_call: 0,
+        evidence: 0,
+        patience: 0,
+        chain_seq: 0,
+        call_seq: 0,
+        chain_zxid: 0,
+        chain_commit: 0,
         have: 0,
         skip: 0,
         auth_texts: 0,
         complete: 0,
         signature: 0,
+        rescan_at: 0,
+        rescan_end: 0,
+        data_len: 0,
         epoch: 0,
         kind: 0,
         zxid: 0,
         sid: 0,
-        data_len: 0,
         expected_seq: 0,
         seq_known: 0,
         chunk_seq: 0,
@@ -141,6 +174,8 @@ impl Framer {
     #[inline(always)]
     pub fn begin_call(&mut self, start_seq: u32, at_start: bool) -> bool {
         let missed = self.seq_known == 1 && self.expected_seq != start_seq;
+        let last_call_bytes = start_seq.wrapping_sub(self.call_seq);
+        self.call_seq = start_seq;
         self.drop_call = 0;
         self.seq_known = 1;
         self.expected_seq = start_seq;
@@ -157,6 +192,9 @@ impl Framer {
             self.trust = trust::LOCKED;
         }
         self.started = 1;
+        if self.trust == trust::TENTATIVE {
+            self.weigh_call(last_call_bytes);
+        }
         if self.trust == trust::HUNTING {
             self.restart();
         }
@@ -195,8 +233,12 @@ impl Framer {
         match self.phase {
             phase::HEAD => self.head_turn(bytes, left),
             phase::SAMPLE => {
-                let wanted =
-                    if self.is_transaction() { zab::TXN_SAMPLE_BYTES } else { zab::SID_SAMPLE_BYTES };
+                // The sample is kept behind its head.
+                let wanted = if self.is_transaction() {
+                    zab::HEAD_BYTES + zab::TXN_SAMPLE_BYTES
+                } else {
+                    zab::HEAD_BYTES + zab::SID_SAMPLE_BYTES
+                };
                 if self.collect(bytes, left, wanted) { self.sample_done() } else { Turn::More }
             }
             phase::DATA | phase::AUTH_TEXT => self.skip_turn(left),
@@ -216,6 +258,7 @@ impl Framer {
                 }
             }
             phase::SNAPSHOT => self.scan_turn(bytes, left),
+            phase::RESCAN => self.rescan_turn(),
             _ => {
                 self.pos = self.chunk_len;
                 Turn::Done
@@ -254,6 +297,10 @@ impl Framer {
         // Most packets are twenty bytes, head and null authinfo: take them in one piece when they are here.
         let short = self.have == 0 && left >= 20;
         if !self.collect(bytes, left, if short { 20 } else { zab::HEAD_BYTES }) {
+            // A reader of TLS takes the five bytes of a record's header alone.
+            if self.trust == trust::HUNTING && self.have == TLS_HEADER && self.chunk_len == TLS_HEADER {
+                return self.tls_hint();
+            }
             return Turn::More;
         }
         if short {
@@ -271,18 +318,24 @@ impl Framer {
     #[inline(always)]
     fn head_done(&mut self) -> Turn {
         let head = Head::read(&self.head);
-        if head.kind == packet::SASL && be32(&self.head, 4) == packet::SASL_SECOND {
+        let locked = self.trust == trust::LOCKED;
+        // The exchange opens a connection; anywhere else these bytes are payload.
+        let opening = locked && (self.kind == 0 || self.kind == packet::SASL);
+        if opening && head.kind == packet::SASL && be32(&self.head, 4) == packet::SASL_SECOND {
             return self.sasl_head(head.data_len);
         }
-        let locked = self.trust == trust::LOCKED;
         if !head.is_believable(self.direction(), locked, self.epoch) {
-            return self.bad_head();
+            return self.bad_head(zab::HEAD_BYTES);
+        }
+        if self.after_snapshot == 1 && !head.follows_snapshot(self.epoch) {
+            return self.bad_head(zab::HEAD_BYTES);
         }
         self.kind = head.kind;
         self.zxid = head.zxid;
         self.data_len = head.data_len;
         if head.sample_bytes() > 0 {
             self.phase = phase::SAMPLE;
+            self.have = zab::HEAD_BYTES;
             return Turn::More;
         }
         self.head_believed(0)
@@ -301,11 +354,11 @@ impl Framer {
 
     #[inline(always)]
     fn sasl_head(&mut self, len: i32) -> Turn {
-        if len > 1 << 20 {
-            return self.bad_head();
+        if !(-1..=SASL_LIMIT).contains(&len) {
+            return self.bad_head(0);
         }
         self.kind = packet::SASL;
-        self.wire = crate::abi::wire::SASL;
+        self.wire = wire::SASL;
         self.skip = if len > 0 { len as u32 } else { 0 };
         if self.skip == 0 {
             return Turn::More; // the next head follows at once
@@ -317,28 +370,25 @@ impl Framer {
     #[inline(always)]
     fn sample_done(&mut self) -> Turn {
         if self.is_transaction() {
-            if be64(&self.head, 12) != self.zxid {
-                return self.bad_head();
+            if be64(&self.head, 16 + 12) != self.zxid {
+                return self.bad_head(zab::HEAD_BYTES + zab::TXN_SAMPLE_BYTES);
             }
             return self.head_believed(zab::TXN_SAMPLE_BYTES);
         }
-        self.sid = be64(&self.head, 0) as i64;
+        self.sid = be64(&self.head, 16) as i64;
         self.head_believed(zab::SID_SAMPLE_BYTES)
     }
 
     /// The head is believed; `sampled` bytes of the data are behind us.
     #[inline(always)]
     fn head_believed(&mut self, sampled: u32) -> Turn {
-        if self.after_snapshot == 1 {
-            if self.kind != packet::NEWLEADER {
-                return self.bad_head();
-            }
-            self.after_snapshot = 0;
+        self.after_snapshot = 0;
+        if self.trust != trust::LOCKED && !self.link_chain() {
+            return self.bad_head(0);
         }
-        self.silent = (self.trust == trust::HUNTING) as u8;
-        self.trust = if self.trust == trust::HUNTING { trust::TENTATIVE } else { trust::LOCKED };
-        if self.trust == trust::LOCKED && self.wire == crate::abi::wire::UNKNOWN {
-            self.wire = crate::abi::wire::PLAIN;
+        self.silent = (self.trust != trust::LOCKED) as u8;
+        if self.trust == trust::LOCKED && self.wire == wire::UNKNOWN {
+            self.wire = wire::PLAIN;
         }
         self.skip = if self.data_len > 0 { (self.data_len as u32).wrapping_sub(sampled) } else { 0 };
         self.phase = if self.skip > 0 { phase::DATA } else { phase::AUTH_COUNT };
@@ -365,8 +415,8 @@ impl Framer {
         if count == -1 || count == 0 {
             return self.packet_done();
         }
-        if self.kind != packet::REQUEST || count < 0 || count > zab::AUTH_LIMIT {
-            return self.bad_head();
+        if self.kind != packet::REQUEST || !(0..=zab::AUTH_LIMIT).contains(&count) {
+            return self.bad_head(0);
         }
         self.auth_texts = count as u32 * 2;
         self.phase = phase::AUTH_LENGTH;
@@ -377,7 +427,7 @@ impl Framer {
     fn auth_length_done(&mut self) -> Turn {
         let len = be32(&self.head, 0) as i32;
         if !(-1..=zab::AUTH_TEXT_LIMIT).contains(&len) {
-            return self.bad_head();
+            return self.bad_head(0);
         }
         if len <= 0 {
             return self.auth_text_done();
@@ -400,6 +450,9 @@ impl Framer {
     #[inline(always)]
     fn packet_done(&mut self) -> Turn {
         self.phase = phase::HEAD;
+        if self.kind == packet::LEADERINFO {
+            self.epoch = (self.zxid >> 32) as u32;
+        }
         if self.kind == packet::SNAP {
             self.phase = phase::SNAPSHOT;
             self.signature = 0;
@@ -415,30 +468,91 @@ impl Framer {
         self.after_snapshot = 0;
     }
 
-    /// What was taken for a packet is none.
+    /// What was taken for a packet is none; the first `buffered` bytes of the copy buffer are its.
     #[inline(always)]
-    fn bad_head(&mut self) -> Turn {
+    fn bad_head(&mut self, buffered: u32) -> Turn {
         if self.after_snapshot == 1 {
             // The snapshot held the signature as data: read on.
             self.after_snapshot = 0;
-            self.phase = phase::SNAPSHOT;
+            self.phase = phase::RESCAN;
             self.have = 0;
+            self.rescan_at = 0;
+            self.rescan_end = buffered;
             return Turn::More;
         }
-        let tls = zab::looks_like_tls(&self.head) && self.phase == phase::HEAD;
+        let was = self.trust;
+        let at_head = self.phase == phase::HEAD && buffered == zab::HEAD_BYTES;
+        if was == trust::HUNTING && at_head {
+            return self.tls_hint();
+        }
+        if was == trust::LOCKED && at_head && self.wire == wire::UNKNOWN && zab::looks_like_tls(&self.head) {
+            return self.tls();
+        }
+        self.lost()
+    }
+
+    /// The rest of the call is dropped, the hunt begins.
+    #[inline(always)]
+    fn lost(&mut self) -> Turn {
         let was = self.trust;
         self.trust = trust::HUNTING;
         self.drop_call = 1;
-        if tls && self.wire == crate::abi::wire::UNKNOWN {
-            self.tls_hints = self.tls_hints.saturating_add(1);
-            if was == trust::LOCKED || self.tls_hints >= TLS_HINTS {
-                self.phase = phase::OPAQUE;
-                self.wire = crate::abi::wire::TLS;
-                return Turn::Tls;
-            }
-        }
-        self.restart();
         if was == trust::LOCKED { Turn::Lost } else { Turn::Done }
+    }
+
+    /// A call in mid-stream begins with no head of ours: is it a TLS record?
+    #[inline(always)]
+    fn tls_hint(&mut self) -> Turn {
+        self.drop_call = 1;
+        let body = ((self.head[3] as u32) << 8) | self.head[4] as u32;
+        // A writer hands over a whole record, a reader takes its header alone, then its body.
+        let whole = self.chunk_len == TLS_HEADER || self.chunk_len == TLS_HEADER + body;
+        if self.wire != wire::UNKNOWN || !whole || !zab::looks_like_tls(&self.head) {
+            return Turn::Done;
+        }
+        self.tls_hints = self.tls_hints.saturating_add(1);
+        if self.tls_hints < TLS_HINTS {
+            return Turn::Done;
+        }
+        self.tls()
+    }
+
+    #[inline(always)]
+    fn tls(&mut self) -> Turn {
+        self.phase = phase::OPAQUE;
+        self.wire = wire::TLS;
+        Turn::Tls
+    }
+
+    /// Looks for the signature in what was taken for a head, a byte a turn, and keeps what stands behind
+    /// it: the true signature may begin in there.
+    #[inline(always)]
+    fn rescan_turn(&mut self) -> Turn {
+        let byte = self.head[(self.rescan_at & PIECE_MASK) as usize];
+        self.rescan_at += 1;
+        if self.after_snapshot == 1 {
+            self.head[(self.have & PIECE_MASK) as usize] = byte;
+            self.have += 1;
+        } else {
+            self.signature_turn(byte);
+        }
+        if self.rescan_at >= self.rescan_end {
+            if self.have >= zab::HEAD_BYTES {
+                // No snapshot has its signature so near to an earlier one.
+                return self.lost();
+            }
+            self.phase = if self.after_snapshot == 1 { phase::HEAD } else { phase::SNAPSHOT };
+        }
+        Turn::More
+    }
+
+    #[inline(always)]
+    fn signature_turn(&mut self, byte: u8) {
+        self.signature = signature_step(self.signature, byte);
+        if self.signature == SIGNATURE_BYTES {
+            self.signature = 0;
+            self.after_snapshot = 1;
+        }
     }
 
     /// Looks for the signature that ends a snapshot.
@@ -454,11 +568,9 @@ impl Framer {
         while at < SCAN_BYTES {
             if at < take {
                 self.pos += 1;
-                self.signature = signature_step(self.signature, self.head[at as usize]);
-                if self.signature == SIGNATURE_BYTES {
-                    self.signature = 0;
+                self.signature_turn(self.head[at as usize]);
+                if self.after_snapshot == 1 {
                     self.phase = phase::HEAD;
-                    self.after_snapshot = 1;
                     return Turn::More;
                 }
             }

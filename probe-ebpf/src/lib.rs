@@ -14,3 +14,6 @@ pub mod histogram;
 pub mod link;
 pub mod window;
 pub mod zab;
+
+#[cfg(test)]
+mod testing;

@@ -72,7 +72,7 @@ pub const SID_SAMPLE_BYTES: u32 = 8;
 /// A TxnHeader is `client, cxid, zxid, time, type`: 32 bytes, so no PROPOSAL has less data.
 const TXN_HEADER_BYTES: i32 = 32;
 /// Largest data believed while hunting: `jute.maxbuffer` (1,048,575) plus as much again.
-const HUNTING_DATA_LIMIT: i32 = 2 * 1_048_576;
+pub const HUNTING_DATA_LIMIT: i32 = 2 * 1_048_576;
 /// Largest data believed in a stream whose framing is known: generous, for a raised `jute.maxbuffer`.
 const LOCKED_DATA_LIMIT: i32 = 256 << 20;
 /// Authentication entries believed in a REQUEST; ZooKeeper sends one for each scheme of the client.
@@ -124,7 +124,7 @@ impl Head {
     }
 
     /// May a packet in `direction` have this head? `locked` tells whether the framing is certain, which
-    /// allows larger data; `epoch` is the epoch of the link when known, else 0.
+    /// allows larger data, replayed epochs and a join; `epoch` is the epoch of the link when known, else 0.
     #[inline(always)]
     #[must_use]
     pub fn is_believable(&self, direction: Direction, locked: bool, epoch: u32) -> bool {
@@ -135,11 +135,17 @@ impl Head {
         if !is_sent_in(self.kind, direction) {
             return false;
         }
-        let epoch_fits = epoch == 0 || (self.zxid >> 32) as u32 == epoch;
+        if !locked && !self.is_anchor(epoch) {
+            return false;
+        }
+        let at = (self.zxid >> 32) as u32;
         match self.kind {
-            packet::ACK | packet::COMMIT => self.data_len <= 0 && self.zxid >> 32 != 0 && epoch_fits,
+            // Replayed proposals of earlier epochs are acknowledged after UPTODATE.
+            packet::ACK | packet::COMMIT => self.data_len <= 0 && at != 0 && (epoch == 0 || at <= epoch),
             packet::UPTODATE => self.data_len <= 0,
             packet::DIFF | packet::TRUNC | packet::SNAP => self.data_len <= 0,
+            // `ZxidUtils.makeZxid(newEpoch, 0)`.
+            packet::NEWLEADER => at != 0 && (epoch == 0 || at == epoch) && self.zxid as u32 == 0,
             // Proposals of earlier epochs are replayed after DIFF: the twin zxid is their check.
             packet::PROPOSAL | packet::INFORM => self.data_len >= TXN_HEADER_BYTES,
             packet::PING if direction as u8 == Direction::Down as u8 => self.data_len <= 0,
@@ -149,6 +155,38 @@ impl Head {
             packet::FOLLOWERINFO | packet::OBSERVERINFO => self.data_len >= 8 && self.data_len <= 64,
             _ => true,
         }
+    }
+
+    /// May the framing of a stream met in the middle rest on this head? Only what a running link sends,
+    /// with the zxids that ZooKeeper gives it (Leader.java, Learner.java, LearnerHandler.java).
+    #[inline(always)]
+    fn is_anchor(&self, epoch: u32) -> bool {
+        let at = (self.zxid >> 32) as u32;
+        let here = at != 0 && (epoch == 0 || at == epoch);
+        match self.kind {
+            packet::ACK | packet::COMMIT | packet::PING | packet::NEWLEADER => here,
+            packet::PROPOSAL | packet::INFORM => here && self.zxid as u32 != 0,
+            packet::COMMITANDACTIVATE | packet::INFORMANDACTIVATE => here && self.data_len >= 8,
+            // {i64 session, i32 cxid, i32 type} begins every REQUEST.
+            packet::REQUEST => self.zxid == u64::MAX && self.data_len >= 16,
+            // {i64 session, i32 timeout} up, {i64 session, u8 valid} down.
+            packet::REVALIDATE => self.zxid == u64::MAX && self.data_len >= 8 && self.data_len <= 16,
+            packet::UPTODATE => self.zxid == u64::MAX,
+            packet::SYNC => self.zxid == 0 && self.data_len <= 0,
+            _ => false, // the packets of a join stand at the start of a connection, which is known
+        }
+    }
+
+    /// May this packet be the first after a snapshot? NEWLEADER, or what the leader of `epoch` proposed
+    /// while it serialised (`LearnerMaster.startForwarding` runs before the snapshot is written).
+    #[inline(always)]
+    #[must_use]
+    pub fn follows_snapshot(&self, epoch: u32) -> bool {
+        (epoch == 0 || (self.zxid >> 32) as u32 == epoch)
+            && matches!(
+                self.kind,
+                packet::NEWLEADER | packet::PROPOSAL | packet::INFORM | packet::INFORMANDACTIVATE
+            )
     }
 
     /// How many data bytes of this packet are looked at.

@@ -1,0 +1,64 @@
+//! When may the framing of a stream met in the middle be believed?
+//!
+//! In: the calls and heads of a tentative chain. Out: the decision that it is none, or that it is locked.
+//! Invariant: what is locked cannot have been one payload that Java wrote. A payload up to the stream
+//! buffer never starts a call anywhere but at its first byte, which is a session id. A longer one is
+//! written by calls of 65,536 or 131,072 bytes and a last, shorter one, after which the chain meets the
+//! authinfo instead of a head. So calls that are no longer than the buffer and end where the chain says
+//! that a packet ends are evidence, and so is a chain longer than any payload. A *reader's* calls in a
+//! payload have any length: there evidence is only improbable without a true framing, hence two of it.
+//! Deliberately absent: knowledge of the other direction.
+
+use super::{Framer, phase, trust};
+use crate::zab::{HUNTING_DATA_LIMIT, packet};
+
+/// Calls that must end with a packet.
+const EVIDENCE: u32 = 2;
+/// Buffer of the quorum streams, 8,192 bytes (`BufferedOutputStream`'s default).
+const BUFFERED_CALL: u32 = 8192;
+/// A chain longer than the longest payload believed.
+const CHAIN_BYTES: u32 = HUNTING_DATA_LIMIT as u32 + 4096;
+/// Calls without a new head after which a tentative packet is given up: 300 KB in segments of an
+/// Ethernet are 207.
+const PATIENCE: u32 = 256;
+
+impl Framer {
+    /// A call begins while the chain is tentative; the one before had `last_call_bytes`.
+    #[inline(always)]
+    pub(super) fn weigh_call(&mut self, last_call_bytes: u32) {
+        self.patience += 1;
+        if self.patience > PATIENCE {
+            self.trust = trust::HUNTING;
+        } else if self.phase == phase::HEAD && self.have == 0 && last_call_bytes <= BUFFERED_CALL {
+            self.evidence += 1;
+        }
+    }
+
+    /// Adds the believable head in progress to the chain, or begins one with it; false when it does not
+    /// belong there. One link's proposals, their ACKs and their COMMITs are each without a gap.
+    #[inline(always)]
+    pub(super) fn link_chain(&mut self) -> bool {
+        self.patience = 0;
+        if self.trust == trust::HUNTING {
+            self.trust = trust::TENTATIVE;
+            self.evidence = 0;
+            self.chain_seq = self.end_seq();
+            self.chain_zxid = 0;
+            self.chain_commit = 0;
+        }
+        let last = match self.kind {
+            packet::PROPOSAL | packet::ACK | packet::INFORM => {
+                core::mem::replace(&mut self.chain_zxid, self.zxid)
+            }
+            packet::COMMIT => core::mem::replace(&mut self.chain_commit, self.zxid),
+            _ => 0,
+        };
+        if last != 0 && last.wrapping_add(1) != self.zxid {
+            return false;
+        }
+        if self.evidence >= EVIDENCE || self.end_seq().wrapping_sub(self.chain_seq) > CHAIN_BYTES {
+            self.trust = trust::LOCKED;
+        }
+        true
+    }
+}
