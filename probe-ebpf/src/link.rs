@@ -307,24 +307,21 @@ impl Link {
                 self.counts.requests += 1;
                 Effect::None
             }
-            packet::LEADERINFO => {
+            packet::LEADERINFO | packet::NEWLEADER => {
                 self.epoch = (zxid >> 32) as u32;
-                self.window.mode = mode::JOINING;
-                Effect::None
-            }
-            packet::NEWLEADER => {
-                self.epoch = (zxid >> 32) as u32;
-                self.window.mode = mode::JOINING;
+                self.leave(mode::JOINING);
                 Effect::None
             }
             packet::SNAP => {
                 self.counts.snapshots += 1;
-                self.window.mode = mode::JOINING;
+                self.leave(mode::JOINING);
                 Effect::None
             }
             packet::UPTODATE => {
+                self.leave(mode::JOINING);
                 self.window.go_live(self.epoch);
                 self.up.epoch = self.epoch;
+                self.down.epoch = self.epoch;
                 Effect::Transition(change::UPTODATE)
             }
             packet::FOLLOWERINFO | packet::OBSERVERINFO => {
@@ -335,6 +332,13 @@ impl Link {
             }
             _ => Effect::None,
         }
+    }
+
+    /// The window's mode changes: what was in flight will not be matched.
+    #[inline(always)]
+    fn leave(&mut self, mode: u32) {
+        self.counts.expired += self.window.in_flight() as u64;
+        self.window.mode = mode;
     }
 
     #[inline(always)]
@@ -368,6 +372,7 @@ impl Link {
                 self.counts.matched += 1;
                 if confirmed > 0 {
                     self.up.epoch = (zxid >> 32) as u32;
+                    self.down.epoch = self.up.epoch;
                     self.epoch = self.up.epoch;
                 }
                 self.measure(config, call, zxid, &entry, stamp)

@@ -127,6 +127,9 @@ impl Window {
     pub fn push(&mut self, ring: &mut Ring, zxid: u64, entry: Entry) -> Pushed {
         let (epoch, counter) = parts(zxid);
         let mut pushed = Pushed::default();
+        if counter == u32::MAX {
+            return pushed; // the leader steps down before it proposes this one (Leader.propose)
+        }
         if epoch != self.epoch || counter != self.high {
             pushed.gap = (self.mode == mode::LIVE && self.epoch != 0) as u32;
             pushed.expired = self.in_flight();
@@ -153,17 +156,17 @@ impl Window {
             self.low = counter.wrapping_add(1);
             return Taken::Replayed;
         }
+        let overrun = self.high.wrapping_sub(counter) > CAPACITY;
         let mut confirmed = 0;
         if self.mode == mode::UNCONFIRMED {
-            if ring[(counter & MASK) as usize].began & Entry::NO_ARRIVAL != 0 {
-                return Taken::Unknown; // it was on its way when the probe came
+            if overrun || ring[(counter & MASK) as usize].began & Entry::NO_ARRIVAL != 0 {
+                return Taken::Unknown; // overwritten, or on its way when the probe came
             }
             self.mode = mode::LIVE;
             self.live_from = zxid;
             confirmed = self.high.wrapping_sub(counter);
         }
         let expired = self.live_before(counter);
-        let overrun = self.high.wrapping_sub(counter) > CAPACITY;
         self.low = counter.wrapping_add(1);
         if overrun {
             return Taken::Overrun { expired: expired + 1 };
