@@ -17,10 +17,15 @@ const MASK: u32 = CAPACITY - 1;
 pub struct Arrival {
     /// First sequence number not yet delivered.
     pub end_seq: u32,
-    /// 1 when deliveries were merged into this one.
+    /// 1 when deliveries were merged into this one, [`Arrival::FIRST`] when it is the ring's first.
     pub coarse: u32,
     /// Monotonic ns.
     pub at: u64,
+}
+
+impl Arrival {
+    /// Bytes before this delivery's own may have come before the ring was there.
+    pub const FIRST: u32 = 2;
 }
 
 /// Indices of a ring of [`Arrival`]s; they run freely and are masked on use.
@@ -74,7 +79,8 @@ impl Arrivals {
                 return;
             }
         }
-        ring[(self.head & MASK) as usize] = Arrival { end_seq, coarse: 0, at };
+        ring[(self.head & MASK) as usize] =
+            Arrival { end_seq, coarse: if self.head == 0 { Arrival::FIRST } else { 0 }, at };
         self.head = self.head.wrapping_add(1);
     }
 

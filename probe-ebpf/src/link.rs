@@ -275,9 +275,11 @@ impl Link {
             return Stamp { at: self.handed.at(end_seq, call.now), doubt: 0 };
         }
         match self.arrivals.find(&rings.arrivals, end_seq) {
-            Some(a) => Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 } },
-            None if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE },
-            None => Stamp { at: call.now, doubt: Entry::NO_ARRIVAL },
+            Some(a) if a.coarse != Arrival::FIRST => {
+                Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 } }
+            }
+            _ if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE },
+            _ => Stamp { at: call.now, doubt: Entry::NO_ARRIVAL },
         }
     }
 

@@ -8,6 +8,7 @@ extern crate std;
 mod calls;
 mod payload;
 pub(crate) mod script;
+pub(crate) mod timeline;
 
 pub(crate) use calls::{cut, java_reads, java_writes};
 pub(crate) use payload::Filler;
