@@ -241,10 +241,13 @@ impl Engine {
         let mut ledger_open = Vec::new();
         for (slot, link) in links {
             let labels = self.directory.labels(&link);
+            let ours = link.identity.tgid != 0; // else no watched process has used the connection
             if self.is_over(&link, now) {
-                self.closed.add_closed(&link, &labels);
+                if ours {
+                    self.closed.add_closed(&link, &labels);
+                }
                 self.give_back(slot, &link)?;
-            } else {
+            } else if ours {
                 ledger_open.push((link, labels));
             }
         }

@@ -193,7 +193,7 @@ pub(crate) fn lost_json(kind: usize, count: u64, clock: &WallClock) -> String {
 /// The summary as one JSON object.
 pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
     let now = crate::clock::monotonic_ns();
-    let followers: Vec<_> = report.followers.iter().map(follower_json).collect();
+    let followers: Vec<_> = report.followers.iter().filter(|f| !f.observer).map(follower_json).collect();
     let records: serde_json::Map<_, _> = kind::NAMES
         .iter()
         .enumerate()
@@ -222,7 +222,6 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "sid": f.key.sid,
         "leader_sid": f.leader_sid,
         "pid": f.pid,
-        "observer": f.observer,
         "wire": f.wire,
         "proposals": c.proposals,
         "matched": c.matched,
@@ -368,7 +367,8 @@ pub(crate) fn summary_text(report: &Report) -> String {
         "MAX",
         "STALLS"
     ));
-    for f in &report.followers {
+    // An observer acknowledges nothing: it has no delay to show.
+    for f in report.followers.iter().filter(|f| !f.observer) {
         push(follower_text(f));
     }
     if report.followers.is_empty() {
@@ -400,9 +400,6 @@ fn follower_text(f: &FollowerReport) -> String {
     let max = if f.delay.count > 0 { duration(f.delay.max_ns) } else { "-".into() };
     let c = &f.counts;
     let mut remarks = Vec::new();
-    if f.observer {
-        remarks.push("observer: acknowledges nothing".to_owned());
-    }
     if f.wire != "plain" && f.wire != "unknown" {
         remarks.push(f.wire.to_owned());
     }

@@ -4,6 +4,7 @@
 //! but the process ids; what it shows it has measured. Deliberately absent: the ensemble (see `demo`).
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::thread;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::demo::ensemble::{Ensemble, Setup};
 use crate::demo::story::{self, Phase};
 use crate::discover::Filter;
-use crate::engine::Engine;
+use crate::engine::{Engine, Happening};
 use crate::kernel::Settings;
 use crate::lines;
-use crate::model::{Report, Vantage};
+use crate::model::{FollowerKey, Report, Vantage};
 use crate::session::{self, WhenNone};
 use crate::trace::{Sink, Stop};
 
@@ -74,6 +75,7 @@ fn play(mut ensemble: Ensemble, phases: &[Phase]) -> anyhow::Result<()> {
 /// Captions and measurements as they come.
 async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]) -> anyhow::Result<()> {
     let mut end = Instant::now();
+    let mut worst = Worst::default();
     for phase in phases {
         println!("\n== {}: {}", phase.name, phase.caption);
         if phase.stalled.is_some() {
@@ -87,7 +89,7 @@ async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]
                 waited = engine.wait() => { waited?; true }
                 () = &mut over => false,
             };
-            sink.happenings(&engine.drain()?)?;
+            sink.happenings(&worst.of(engine.drain()?))?;
             if !running {
                 break;
             }
@@ -97,6 +99,28 @@ async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]
         }
     }
     Ok(())
+}
+
+/// A stall delays every proposal that meets it: the first, which waits longest, stands for all.
+#[derive(Default)]
+struct Worst {
+    shown: BTreeMap<FollowerKey, u64>,
+}
+
+impl Worst {
+    /// Of each follower and vantage at most one in half a second.
+    fn of(&mut self, happenings: Vec<Happening>) -> Vec<Happening> {
+        let mut kept = Vec::new();
+        for happening in happenings {
+            let Happening::Proposal(record, labels) = &happening else { continue };
+            let last = self.shown.get(&labels.key);
+            if last.is_none_or(|at| record.ended_at.saturating_sub(*at) > 500_000_000) {
+                self.shown.insert(labels.key.clone(), record.ended_at);
+                kept.push(happening);
+            }
+        }
+        kept
+    }
 }
 
 fn median(report: &Report) -> String {

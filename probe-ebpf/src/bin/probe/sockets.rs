@@ -58,20 +58,34 @@ pub fn find(sk: Sock) -> Option<LinkRef> {
     if same { Some(LinkRef { slot, link }) } else { None }
 }
 
-/// The link of a socket that a watched task uses; created when the socket is on a quorum port.
+/// The link of a socket, created when the socket is on a quorum port. `task` is its user, when that is
+/// who runs now.
 #[inline(always)]
-pub fn find_or_create(sk: Sock, task: Task) -> Option<LinkRef> {
-    if let Some(link) = find(sk) {
-        return Some(link);
+pub fn find_or_create(sk: Sock, task: Option<Task>) -> Option<LinkRef> {
+    if let Some(at) = find(sk) {
+        adopt(at, task);
+        return Some(at);
     }
     let local: u16 = sk.load(offset!(skc_num));
     let remote = u16::from_be(sk.load(offset!(skc_dport)));
-    let accepted = bit(&maps::PORTS, local as u32);
-    if !accepted && !bit(&maps::PORTS, remote as u32) {
+    if !bit(&maps::PORTS, local as u32) && !bit(&maps::PORTS, remote as u32) {
         return None;
     }
     sk.tcp()?;
     create(sk, task, local, remote)
+}
+
+/// A link that an arrival created learns whose it is with the first call on its socket.
+#[inline(always)]
+fn adopt(at: LinkRef, task: Option<Task>) {
+    let Some(task) = task else { return };
+    // SAFETY: a map value lives as long as the map; every user of one socket writes the same.
+    let id = unsafe { &mut (*at.link).identity };
+    if id.tgid != task.tgid {
+        id.tgid = task.tgid;
+        id.side = side_of(task, id.local_port, id.remote_port);
+        transition(at, change::OPENED, id.opened_at);
+    }
 }
 
 /// A port may be somebody's quorum port and yet be our ephemeral one: the process's own port decides.
@@ -84,7 +98,7 @@ fn side_of(task: Task, local: u16, remote: u16) -> u8 {
 }
 
 #[inline(never)]
-fn create(sk: Sock, task: Task, local: u16, remote: u16) -> Option<LinkRef> {
+fn create(sk: Sock, task: Option<Task>, local: u16, remote: u16) -> Option<LinkRef> {
     let tag = tag(sk, BPF_SK_STORAGE_GET_F_CREATE);
     if tag.is_null() {
         count(counter::LINKS_REFUSED);
@@ -111,19 +125,19 @@ fn create(sk: Sock, task: Task, local: u16, remote: u16) -> Option<LinkRef> {
     let link = maps::LINKS.get_ptr_mut(slot)?;
     // SAFETY: the slot was free, so this CPU alone has it until the tag is stored.
     unsafe {
-        open(&mut *link, sk, task, local, remote);
+        open(&mut *link, sk, local, remote);
         (*tag).generation = (*link).identity.generation;
     }
     // SAFETY: as above.
     unsafe { atomic::store(slot_cell, slot as u64 + 1) };
-    // SAFETY: as above.
-    transition(LinkRef { slot, link }, change::OPENED, unsafe { (*link).identity.opened_at });
-    Some(LinkRef { slot, link })
+    let at = LinkRef { slot, link };
+    adopt(at, task);
+    Some(at)
 }
 
 /// Fills a zeroed link.
 #[inline(always)]
-fn open(link: &mut Link, sk: Sock, task: Task, local: u16, remote: u16) {
+fn open(link: &mut Link, sk: Sock, local: u16, remote: u16) {
     let id = &mut link.identity;
     id.generation = id.generation.wrapping_add(1) | 1;
     // SAFETY: helpers without preconditions beyond a trusted socket.
@@ -131,7 +145,6 @@ fn open(link: &mut Link, sk: Sock, task: Task, local: u16, remote: u16) {
         id.cookie = bpf_get_socket_cookie(sk.0.cast_mut());
         id.opened_at = bpf_ktime_get_ns();
     }
-    id.tgid = task.tgid;
     let (net, inum) = (sk.load::<*const c_void>(offset!(skc_net)), offset!(net_inum));
     id.net_ns = read_kernel(net.wrapping_byte_add(inum), 0);
     if sk.load::<u16>(offset!(skc_family)) == AF_INET {
@@ -143,7 +156,6 @@ fn open(link: &mut Link, sk: Sock, task: Task, local: u16, remote: u16) {
     }
     id.local_port = local;
     id.remote_port = remote;
-    id.side = side_of(task, local, remote);
     link.down.set_direction(Direction::Down);
     link.up.set_direction(Direction::Up);
 }

@@ -34,7 +34,7 @@ fn received(sk: Sock, ret: i32, flags: i32) {
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let Some(link) = find_or_create(sk, task) else {
+    let Some(link) = find_or_create(sk, Some(task)) else {
         return;
     };
     let Some(tcp) = sk.tcp() else { return };

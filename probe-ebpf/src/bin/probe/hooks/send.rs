@@ -30,7 +30,7 @@ fn sent(sk: Sock, ret: i32) {
     if !task.is_watched() || ret <= 0 {
         return;
     }
-    let Some(link) = find_or_create(sk, task) else {
+    let Some(link) = find_or_create(sk, Some(task)) else {
         return;
     };
     let Some(tcp) = sk.tcp() else { return };
