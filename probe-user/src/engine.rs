@@ -18,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock;
-use crate::discover::{Change, Discovery, Filter, Procfs, Server, SetAside, Tgid, Watch, pidfd};
+use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch, pidfd};
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
@@ -56,7 +56,6 @@ pub(crate) struct Engine {
     discovery: Discovery,
     filter: Filter,
     watch: Watch,
-    set_aside: Vec<SetAside>,
     /// A pidfd becomes readable when its process ends.
     endings: HashMap<Tgid, AsyncFd<OwnedFd>>,
     ports: BTreeSet<u16>,
@@ -82,7 +81,6 @@ impl Engine {
             discovery,
             filter,
             watch: Watch::default(),
-            set_aside: Vec::new(),
             endings: HashMap::new(),
             ports: BTreeSet::new(),
             directory: Directory::default(),
@@ -98,25 +96,18 @@ impl Engine {
         self.watch.servers()
     }
 
-    /// Processes that look like Termite but are not watched.
-    pub(crate) fn set_aside(&self) -> &[SetAside] {
-        &self.set_aside
-    }
-
     /// Looks through the processes and watches what is new.
     pub(crate) fn scan(&mut self) -> anyhow::Result<Vec<Happening>> {
         let scan = self.discovery.scan(&self.filter)?;
-        self.adopt(scan.servers, scan.set_aside)
+        self.adopt(scan.servers)
     }
 
     /// Takes the result of a scan: watches what is new, lets go of what ended.
     pub(crate) fn adopt(
         &mut self,
         servers: Vec<Server>,
-        set_aside: Vec<SetAside>,
-    ) -> anyhow::Result<Vec<Happening>> {
+        ) -> anyhow::Result<Vec<Happening>> {
         self.rescan = false;
-        self.set_aside = set_aside;
         let mut happenings = Vec::new();
         for change in self.watch.update(servers) {
             match change {
@@ -174,6 +165,7 @@ impl Engine {
 
     /// Empties the ring, and scans when a process began or ended.
     pub(crate) fn drain(&mut self) -> anyhow::Result<Vec<Happening>> {
+        self.kernel.flush_log();
         let mut happenings = Vec::new();
         let mut batch = Vec::new();
         let ring = self.records.get_mut();

@@ -13,9 +13,6 @@ use crate::plan::Missing;
 /// Why the program ends without having done what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The user asked for something that cannot be: exit 2.
-    #[error("{0}")]
-    Usage(String),
     /// This host or these privileges cannot do it: exit 3.
     #[error("this host cannot be measured:{}", list(.0))]
     Host(Vec<Missing>),
@@ -53,7 +50,6 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Failure>() {
-        Some(Failure::Usage(_)) => 2,
         Some(Failure::Host(_) | Failure::Kernel(_)) => 3,
         Some(Failure::NoProcess(_)) => 4,
         None if matches!(error.downcast_ref::<DiscoverError>(), Some(DiscoverError::Config { .. })) => 2,
@@ -74,7 +70,9 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_the_contract() {
-        assert_eq!(code(&Failure::Usage("x".into()).into()), 2);
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let config = DiscoverError::Config { path: "zoo.cfg".into(), source };
+        assert_eq!(code(&config.into()), 2);
         assert_eq!(code(&Failure::Host(Vec::new()).into()), 3);
         assert_eq!(code(&Failure::NoProcess(Vec::new()).into()), 4);
         assert_eq!(code(&anyhow::anyhow!("x")), 1);

@@ -8,6 +8,7 @@
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
+use aya_log::EbpfLogger;
 use probe_ebpf::abi::{Config, Offsets, PID_LIMIT, Process, counter, kind};
 use probe_ebpf::link::Link;
 
@@ -49,6 +50,24 @@ impl Default for Settings {
 /// 64 connections are 14 MB of kernel memory: see [`kernel_bytes`].
 pub(crate) const DEFAULT_LINKS: u32 = 64;
 
+/// Below every level of the kernel side's log: the verifier then drops the statements.
+const LOG_NOTHING: u8 = 0;
+
+/// The kernel side's log on standard error.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("kernel side: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
 /// Why the kernel side cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KernelError {
@@ -58,6 +77,9 @@ pub(crate) enum KernelError {
     /// The type information of the running kernel was refused.
     #[error("cannot read the kernel's type information: {0}")]
     Btf(#[from] aya::BtfError),
+    /// The log of the kernel side cannot be read.
+    #[error("cannot read the kernel side's log: {0}")]
+    Log(#[from] aya_log::Error),
     /// A map of the object is not what this half expects: a defect of ours.
     #[error("map {name}: {source}")]
     Map {
@@ -88,6 +110,7 @@ unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
 /// Everything that is loaded. Dropping it detaches all programs and frees all maps.
 pub(crate) struct Kernel {
     _ebpf: Ebpf,
+    log: Option<EbpfLogger<StandardError>>,
     /// One for each job.
     pub(crate) hooks: Vec<HookReport>,
     watched: Array<MapData, u64>,
@@ -140,16 +163,22 @@ impl Kernel {
             handed_hook: has("handed").into(),
         };
         let (config, offsets) = (Plain(config), Plain(*offsets));
+        let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .allow_unsupported_maps()
             .override_global("OFFSETS", &offsets, true)
             .override_global("CONFIG", &config, true)
+            .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("LINKS", settings.links)
             .map_max_entries("RINGS", settings.links)
             .map_max_entries("FREE_SLOTS", settings.links)
             .map_max_entries("RECORDS", settings.ring_bytes)
             .load(OBJECT)?;
+        let log = match settings.verbose {
+            true => Some(EbpfLogger::init_with_logger(&mut ebpf, StandardError)?),
+            false => None,
+        };
         let hooks = attach_all(plan, &mut ebpf, &btf)?;
         let records = take(&mut ebpf, "RECORDS")?;
         let mut kernel = Self {
@@ -161,6 +190,7 @@ impl Kernel {
             free_slots: take(&mut ebpf, "FREE_SLOTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             slots: settings.links,
+            log,
             _ebpf: ebpf,
         };
         for slot in (0..settings.links).rev() {
@@ -170,6 +200,13 @@ impl Kernel {
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
         Ok((kernel, records))
+    }
+
+    /// Prints what the kernel side has logged since the last time.
+    pub(crate) fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Begins or ends watching a process.

@@ -12,7 +12,7 @@ use tokio::time::interval;
 
 use crate::cli::{ServeArgs, nanoseconds};
 use crate::engine::{Engine, SCAN_EVERY};
-use crate::kernel::Settings;
+use crate::kernel::{Settings, kernel_bytes};
 use crate::model::Report;
 use crate::serve::{self, Source};
 use crate::session::{self, WhenNone};
@@ -50,9 +50,10 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let (engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait)?;
     eprintln!(
-        "measuring {} Termite servers, metrics on http://{}/metrics",
+        "measuring {} Termite servers, metrics on http://{}/metrics; kernel memory at most {:.1} MiB",
         engine.servers().len(),
-        listener.local_addr().unwrap_or(args.listen)
+        listener.local_addr().unwrap_or(args.listen),
+        kernel_bytes(&settings) as f64 / f64::from(1 << 20),
     );
     let shared = Arc::new(Shared(Mutex::new(engine)));
     let source: Arc<dyn Source> = shared.clone();

@@ -40,6 +40,6 @@ pub(crate) fn open(
     let (kernel, records) =
         Kernel::attach(&plan::plan(&facts), offsets, settings).map_err(Failure::Kernel)?;
     let mut engine = Engine::new(kernel, records, discovery, filter)?;
-    let happenings = engine.adopt(servers, set_aside)?;
+    let happenings = engine.adopt(servers)?;
     Ok((engine, happenings))
 }

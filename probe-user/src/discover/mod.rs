@@ -109,17 +109,6 @@ impl Discovery {
         Ok(scan.narrow(filter))
     }
 
-    /// One process, for example one that just began to run another program.
-    pub(crate) fn inspect(&self, tgid: Tgid, filter: &Filter) -> Result<Option<Server>, DiscoverError> {
-        let asked = |&pid: &u32| self.procfs.tgid_of(pid).is_ok_and(|of| of == tgid);
-        if !filter.pids.is_empty() && !filter.pids.iter().any(asked) {
-            return Ok(None);
-        }
-        let mut scan = Scan::default();
-        self.look(tgid, filter)?.add_to(tgid, &mut scan);
-        Ok(scan.narrow(filter).servers.pop())
-    }
-
     fn look_again(
         &mut self,
         tgid: Tgid,

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 use probe_ebpf::abi::change;
 
 use crate::kernel::Sock;
@@ -25,5 +26,6 @@ fn close_tp(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a map value lives as long as the map; nobody else writes the field.
     unsafe { (*at.link).identity.closed_at = now };
     transition(at, change::CLOSED, now);
+    debug!(&ctx, "the connection in slot {} closed", at.slot);
     0
 }

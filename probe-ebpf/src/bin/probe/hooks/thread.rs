@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use probe_ebpf::abi::{ThreadRecord, kind};
 
@@ -35,5 +36,6 @@ fn thread_tp(ctx: BtfTracePointContext) -> i32 {
         comm: read_kernel(comm, [0; 16]),
     };
     emit(kind::THREAD, &record, true);
+    debug!(&ctx, "thread {} of process {} took a Termite name", task.tid, task.tgid);
     0
 }
