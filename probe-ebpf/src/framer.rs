@@ -86,6 +86,9 @@ pub struct Framer {
     /// Sequence number after the chain's first head, and its newest zxids.
     chain_seq: u32,
     call_seq: u32,
+    /// 1 when the framing was found in the middle of the stream, or found again.
+    pub relocked: u32,
+    reserved: u32,
     chain_zxid: u64,
     chain_commit: u64,
     have: u32,
@@ -144,6 +147,8 @@ impl Framer {
         patience: 0,
         chain_seq: 0,
         call_seq: 0,
+        relocked: 0,
+        reserved: 0,
         chain_zxid: 0,
         chain_commit: 0,
         have: 0,

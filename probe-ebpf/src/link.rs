@@ -8,7 +8,7 @@
 
 use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
 use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
-use crate::framer::Framer;
+use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
@@ -311,6 +311,7 @@ impl Link {
             }
             packet::LEADERINFO | packet::NEWLEADER => {
                 self.epoch = (zxid >> 32) as u32;
+                self.down.relocked = 0;
                 self.leave(mode::JOINING);
                 Effect::None
             }
@@ -345,6 +346,13 @@ impl Link {
 
     #[inline(always)]
     fn on_proposal(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+        if self.down.relocked == 1 {
+            // What was lost may hold the end of a join, or proposals; and what was found may be a value
+            // that looks like packets: an ACK must confirm it first.
+            self.down.relocked = 0;
+            self.leave(mode::UNCONFIRMED);
+            self.window.low = self.window.high;
+        }
         let read_at = if call.incoming == 1 { call.now } else { 0 };
         let entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at };
         let pushed = self.window.push(&mut rings.window, zxid, entry);
@@ -363,8 +371,11 @@ impl Link {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
-        if self.window.mode == mode::UNCONFIRMED && stamp.doubt & Entry::NO_ARRIVAL != 0 {
-            self.counts.unknown_acks += 1; // it was on its way when the probe came
+        if self.window.mode == mode::UNCONFIRMED
+            && (stamp.doubt & Entry::NO_ARRIVAL != 0 || self.down.trust != trust::LOCKED)
+        {
+            // It was on its way when the probe came, or the framing of its proposal did not last.
+            self.counts.unknown_acks += 1;
             return Effect::None;
         }
         match self.window.take(&rings.window, zxid) {

@@ -6,16 +6,20 @@
 //! written by calls of 65,536 or 131,072 bytes and a last, shorter one, after which the chain meets the
 //! authinfo instead of a head. So calls that are no longer than the buffer and end where the chain says
 //! that a packet ends are evidence, and so is a chain longer than any payload. A *reader's* calls in a
-//! payload have any length: there evidence is only improbable without a true framing, hence two of it.
+//! payload have any length: there evidence is only improbable without a true framing, hence several in a
+//! row.
 //! Deliberately absent: knowledge of the other direction.
 
 use super::{Framer, phase, trust};
 use crate::zab::{HUNTING_DATA_LIMIT, packet};
 
-/// Calls that must end with a packet.
-const EVIDENCE: u32 = 2;
+/// Calls in a row that must end with a packet.
+const EVIDENCE: u32 = 3;
 /// Buffer of the quorum streams, 8,192 bytes (`BufferedOutputStream`'s default).
 const BUFFERED_CALL: u32 = 8192;
+/// Shorter than any segment inside a payload (RFC 9293, 3.7.1: 536 bytes). Such a call counts twice: an
+/// idle link is known by its third PING.
+const SHORT_CALL: u32 = 128;
 /// A chain longer than the longest payload believed.
 const CHAIN_BYTES: u32 = HUNTING_DATA_LIMIT as u32 + 4096;
 /// Calls without a new head after which a tentative packet is given up: 300 KB in segments of an
@@ -29,8 +33,10 @@ impl Framer {
         self.patience += 1;
         if self.patience > PATIENCE {
             self.trust = trust::HUNTING;
-        } else if self.phase == phase::HEAD && self.have == 0 && last_call_bytes <= BUFFERED_CALL {
-            self.evidence += 1;
+        } else if last_call_bytes <= BUFFERED_CALL && self.evidence < EVIDENCE {
+            let whole = self.phase == phase::HEAD && self.have == 0;
+            let weight = if last_call_bytes <= SHORT_CALL { 2 } else { 1 };
+            self.evidence = if whole { self.evidence + weight } else { 0 };
         }
     }
 
@@ -58,6 +64,7 @@ impl Framer {
         }
         if self.evidence >= EVIDENCE || self.end_seq().wrapping_sub(self.chain_seq) > CHAIN_BYTES {
             self.trust = trust::LOCKED;
+            self.relocked = 1;
         }
         true
     }

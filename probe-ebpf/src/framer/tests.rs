@@ -172,7 +172,7 @@ proptest! {
         }
     }
 
-    /// After two calls in a row that hold whole packets, every packet is found.
+    /// After three calls in a row that hold whole packets, every packet is found.
     #[test]
     fn met_in_the_middle_it_locks_soon(plot in plot(60_000, 100), from in 0.0_f64..0.6) {
         let plot = Plot { filler: Filler::Random, ..plot };
@@ -189,13 +189,12 @@ proptest! {
                 let joined = ends.iter().position(|e| *e >= joined).unwrap();
                 let first = joined + ((ends.len() - joined) as f64 * from) as usize;
                 let whole = |n: usize| begins_at(ends[n - 1]) && begins_at(ends[n]) && ends[n] - ends[n - 1] <= 8192;
-                // Two whole calls in a row, then the call from which on all must be found.
-                let Some(sure) = (first + 1..ends.len().saturating_sub(2)).find(|n| whole(*n) && whole(n + 1)) else {
+                let Some(sure) = (first + 1..ends.len().saturating_sub(3)).find(|n| (0..3).all(|i| whole(n + i))) else {
                     continue;
                 };
                 let found = run(&mut framer(direction), &wire.bytes, ends[first], &ends[first + 1..], 7);
-                let wanted: Vec<_> = named(&packets).into_iter().filter(|p| p.2 > ends[sure + 1]).collect();
-                let late: Vec<_> = found.packets.into_iter().filter(|p| p.2 > ends[sure + 1]).collect();
+                let wanted: Vec<_> = named(&packets).into_iter().filter(|p| p.2 > ends[sure + 2]).collect();
+                let late: Vec<_> = found.packets.into_iter().filter(|p| p.2 > ends[sure + 2]).collect();
                 prop_assert_eq!(late, wanted);
                 prop_assert_eq!(found.lost, 0);
             }

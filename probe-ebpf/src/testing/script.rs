@@ -173,7 +173,9 @@ impl Live<'_> {
     fn payload(&mut self, up: bool) -> Vec<u8> {
         let largest = if self.rng.one_in(8) { self.plot.largest } else { 300 };
         let len = self.rng.below(largest.min(self.plot.largest));
-        self.plot.filler.fill(&mut self.rng, len, self.next + 1, up)
+        // Proposals that come next, or ACKs of those in flight.
+        let next = if up { self.acked } else { self.next + 1 };
+        self.plot.filler.fill(&mut self.rng, len, next, up)
     }
 
     fn propose(&mut self, down: &mut Wire) {

@@ -74,7 +74,7 @@ impl Timeline {
         let (mut down, mut up) = (Flow::default(), Flow::default());
         let mut at = 1_000_000;
         for end in java_writes(&script.down) {
-            at += 4 * (1 + rng.below(200) as u64);
+            at += 4 * (1 + rng.below(3000) as u64);
             down.writes.push((end, at));
         }
         down.travel(&script.down, rng);
