@@ -260,6 +260,8 @@ pub mod counter {
     pub const LINKS_REFUSED: u32 = 8;
     /// Flushes that could not be remembered.
     pub const FLUSHES_LOST: u32 = 9;
+    /// Not a counter: when all programs were attached, monotonic ns.
+    pub const READY_AT: u32 = 10;
     /// How many counters there are.
     pub const COUNT: u32 = 16;
 }

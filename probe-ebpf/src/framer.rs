@@ -88,7 +88,7 @@ pub struct Framer {
     call_seq: u32,
     /// 1 when the framing was found in the middle of the stream, or found again.
     pub relocked: u32,
-    reserved: u32,
+    quiet: u32,
     chain_zxid: u64,
     chain_commit: u64,
     have: u32,
@@ -115,6 +115,8 @@ pub struct Framer {
     direction: u32,
     /// 1 while a call is being framed: a second call on another CPU must not touch the state.
     pub busy: u64,
+    /// End of the last call, monotonic ns; only the kernel side uses it.
+    pub last_call_at: u64,
     /// Address of the chunk in the caller's memory; only the kernel side uses it.
     pub chunk_address: u64,
     head: [u8; BUFFER],
@@ -125,6 +127,10 @@ const SIGNATURE: [u8; 16] = *b"\0\0\0\x0aBenWasHere\0\0";
 const SIGNATURE_BYTES: u32 = 14;
 /// Bytes scanned in a turn: each doubles nothing but lengthens what the verifier walks.
 const SCAN_BYTES: u32 = 8;
+/// A stream that was silent this long stands between two packets: a payload follows its head without a
+/// pause, or its sender was stopped in the middle of a write. Such a pause and a payload that looks like
+/// packets exactly where it ends would have to come together to deceive, and an ACK must still confirm.
+const QUIET_NS: u64 = 20_000_000;
 /// TLS-like calls in mid-stream before the link is called TLS.
 const TLS_HINTS: u8 = 3;
 /// Content type, version, length (RFC 8446, 5.1).
@@ -148,7 +154,7 @@ impl Framer {
         chain_seq: 0,
         call_seq: 0,
         relocked: 0,
-        reserved: 0,
+        quiet: 0,
         chain_zxid: 0,
         chain_commit: 0,
         have: 0,
@@ -170,14 +176,16 @@ impl Framer {
         pos: 0,
         direction: 0,
         busy: 0,
+        last_call_at: 0,
         chunk_address: 0,
         head: [0; BUFFER],
     };
 
     /// Begins a call whose first byte has `start_seq`. `at_start` tells that this is the first byte of the
-    /// connection. Returns false when bytes were missed and the framing is lost with them.
+    /// connection, `quiet_ns` how long the stream was silent before the call. Returns false when bytes were
+    /// missed and the framing is lost with them.
     #[inline(always)]
-    pub fn begin_call(&mut self, start_seq: u32, at_start: bool) -> bool {
+    pub fn begin_call(&mut self, start_seq: u32, at_start: bool, quiet_ns: u64) -> bool {
         let missed = self.seq_known == 1 && self.expected_seq != start_seq;
         let last_call_bytes = start_seq.wrapping_sub(self.call_seq);
         self.call_seq = start_seq;
@@ -203,6 +211,7 @@ impl Framer {
         if self.trust == trust::HUNTING {
             self.restart();
         }
+        self.quiet = (quiet_ns >= QUIET_NS && self.phase == phase::HEAD && self.have == 0) as u32;
         !(missed && was_locked)
     }
 

@@ -103,10 +103,7 @@ impl Engine {
     }
 
     /// Takes the result of a scan: watches what is new, lets go of what ended.
-    pub(crate) fn adopt(
-        &mut self,
-        servers: Vec<Server>,
-        ) -> anyhow::Result<Vec<Happening>> {
+    pub(crate) fn adopt(&mut self, servers: Vec<Server>) -> anyhow::Result<Vec<Happening>> {
         self.rescan = false;
         let mut happenings = Vec::new();
         for change in self.watch.update(servers) {

@@ -199,6 +199,8 @@ impl Kernel {
                 .push(slot, 0)
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
+        let ready_at = kernel.counters.set(counter::READY_AT, crate::clock::monotonic_ns(), 0);
+        ready_at.map_err(|source| KernelError::Map { name: "COUNTERS", source })?;
         Ok((kernel, records))
     }
 

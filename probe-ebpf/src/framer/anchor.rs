@@ -8,6 +8,7 @@
 //! that a packet ends are evidence, and so is a chain longer than any payload. A *reader's* calls in a
 //! payload have any length: there evidence is only improbable without a true framing, hence several in a
 //! row.
+//! A stream that was silent before the call needs none: see `QUIET_NS`.
 //! Deliberately absent: knowledge of the other direction.
 
 use super::{Framer, phase, trust};
@@ -62,7 +63,10 @@ impl Framer {
         if last != 0 && last.wrapping_add(1) != self.zxid {
             return false;
         }
-        if self.evidence >= EVIDENCE || self.end_seq().wrapping_sub(self.chain_seq) > CHAIN_BYTES {
+        if self.quiet == 1
+            || self.evidence >= EVIDENCE
+            || self.end_seq().wrapping_sub(self.chain_seq) > CHAIN_BYTES
+        {
             self.trust = trust::LOCKED;
             self.relocked = 1;
         }

@@ -43,7 +43,7 @@ pub fn feed_chunks<'a>(
     at_start: bool,
     mut on_packet: impl FnMut(&Framer),
 ) -> Fed {
-    let mut fed = Fed { lost: !framer.begin_call(start_seq, at_start) as u32, tls: false };
+    let mut fed = Fed { lost: !framer.begin_call(start_seq, at_start, 0) as u32, tls: false };
     for chunk in chunks {
         framer.begin_chunk(chunk.len() as u32);
         loop {

@@ -231,7 +231,7 @@ proptest! {
             let mut touched = false;
             for (n, &end) in ends.iter().enumerate() {
                 let call = Call { bytes: &wire.bytes[from..end], readable: n != bad, touched: core::cell::Cell::new(false) };
-                if !f.begin_call(from as u32, from == 0) {
+                if !f.begin_call(from as u32, from == 0, 0) {
                     lost.push(n);
                 }
                 f.begin_chunk((end - from) as u32);

@@ -115,7 +115,7 @@ impl Probe {
     fn call(&mut self, call: &Call, bytes: &[u8], seq: u32, at_start: bool) {
         let incoming = call.incoming == 1;
         let framer = self.link.framer(incoming);
-        self.link.counts.resyncs += u64::from(!framer.begin_call(seq, at_start));
+        self.link.counts.resyncs += u64::from(!framer.begin_call(seq, at_start, 0));
         self.link.framer(incoming).begin_chunk(bytes.len() as u32);
         loop {
             let framer = self.link.framer(incoming);

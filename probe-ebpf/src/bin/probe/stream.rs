@@ -3,12 +3,13 @@
 use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
-use probe_ebpf::abi::{Flush, HeartbeatRecord, change, kind};
-use probe_ebpf::framer::{BUFFER, CallBytes, Turn};
+use probe_ebpf::abi::{Flush, HeartbeatRecord, change, counter, kind};
+use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Turn, trust};
 use probe_ebpf::link::{Call, Effect, Link, Rings};
 
 use crate::emit::emit;
 use crate::kernel::{SystemCall, Task, config, read_user};
+use crate::maps;
 use crate::sockets::{LinkRef, rings, transition};
 
 /// x86-64 system calls that move bytes of a socket (arch/x86/entry/syscalls/syscall_64.tbl).
@@ -97,7 +98,9 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !framer.begin_call(span.end_seq.wrapping_sub(span.bytes), span.at_start) {
+    let quiet_ns = quiet(framer, now);
+    framer.last_call_at = now;
+    if !framer.begin_call(span.end_seq.wrapping_sub(span.bytes), span.at_start, quiet_ns) {
         link.counts.resyncs += 1;
         transition(at, change::RESYNC, now);
     }
@@ -116,6 +119,19 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: as above.
     unsafe { atomic::store(busy, 0) };
+}
+
+/// How long this direction was silent before the call; before its first, since the probe was attached.
+#[inline(always)]
+fn quiet(framer: &Framer, now: u64) -> u64 {
+    if framer.trust == trust::LOCKED {
+        return 0;
+    }
+    let since = match framer.last_call_at {
+        0 => maps::COUNTERS.get(counter::READY_AT).map_or(0, |at| *at),
+        at => at,
+    };
+    if since == 0 { 0 } else { now.saturating_sub(since) }
 }
 
 /// Finds where the bytes are by the system call's number.
