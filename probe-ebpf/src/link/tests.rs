@@ -52,8 +52,7 @@ fn empty_link(leader: bool) -> Box<Link> {
         local_port: 1,
         remote_port: 2,
         side: if leader { side::LEADER } else { side::LEARNER },
-        from_start: 0,
-        reserved: 0,
+        reserved: [0; 3],
         generation: 1,
         reserved_2: 0,
     };
@@ -62,7 +61,7 @@ fn empty_link(leader: bool) -> Box<Link> {
         announced_sid: 0,
         sid_known: 0,
         observer: 0,
-        wire: 0,
+        reserved: 0,
         epoch: 0,
         ping_at: 0,
         handed: Handed::default(),

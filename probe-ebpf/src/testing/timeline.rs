@@ -90,7 +90,7 @@ impl Timeline {
             }
             let began_at = at + rng.below(40) as u64;
             let ended_at = began_at + rng.below(400) as u64;
-            at = ended_at + 4 * (1 + rng.below(40) as u64) & !3;
+            at = (ended_at + 4 * (1 + rng.below(40) as u64)) & !3;
             up.writes.push((end, at));
             flushes.push(if rng.one_in(4) { Flush::default() } else { Flush { began_at, ended_at } });
         }
