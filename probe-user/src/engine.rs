@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_QUORUM_PORT: u16 = 2888;
 /// How often all processes are looked through: a new one is usually announced by its threads' names.
 pub(crate) const SCAN_EVERY: Duration = Duration::from_secs(2);
+/// A link that was silent this long before its first packet is framed from that packet on (twice the
+/// framer's `QUIET_NS`, so that a packet in between does no harm): from then on every proposal counts.
+pub(crate) const SETTLE: Duration = Duration::from_millis(45);
 /// How often the ring is emptied when the kernel side does not ask for it.
 pub(crate) const DRAIN_EVERY: Duration = Duration::from_millis(100);
 

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         verbose: args.limits.verbose,
         ..Settings::default()
     };
-    let (engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait)?;
+    let (engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait).await?;
     eprintln!(
         "measuring {} Termite servers, metrics on http://{}/metrics; kernel memory at most {:.1} MiB",
         engine.servers().len(),

@@ -39,7 +39,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         ..Settings::default()
     };
     let filter = Filter { pids, ensemble: Some("demo".into()), ..Filter::default() };
-    let (mut engine, _) = session::open(filter, &settings, WhenNone::Fail)?;
+    let (mut engine, _) = session::open(filter, &settings, WhenNone::Fail).await?;
     let mut sink = Sink::new(io::stdout(), false);
     let phases = story::phases();
     let player = thread::Builder::new().name("story".into()).spawn({

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::discover::{Filter, Scan};
-use crate::engine::{Engine, Happening, discovery};
+use crate::engine::{Engine, Happening, SETTLE, discovery};
 use crate::failure::Failure;
 use crate::host::facts::HostFacts;
 use crate::kernel::{Kernel, Settings};
@@ -21,7 +21,7 @@ pub(crate) enum WhenNone {
 }
 
 /// Opens an engine and finds the first servers.
-pub(crate) fn open(
+pub(crate) async fn open(
     filter: Filter,
     settings: &Settings,
     when_none: WhenNone,
@@ -41,5 +41,6 @@ pub(crate) fn open(
         Kernel::attach(&plan::plan(&facts), offsets, settings).map_err(Failure::Kernel)?;
     let mut engine = Engine::new(kernel, records, discovery, filter)?;
     let happenings = engine.adopt(servers)?;
+    tokio::time::sleep(SETTLE).await;
     Ok((engine, happenings))
 }

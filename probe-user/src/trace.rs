@@ -111,7 +111,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         verbose: args.limits.verbose,
         ..Settings::default()
     };
-    let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail)?;
+    let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail).await?;
     tell_begin(&engine, args);
     let mut sink = Sink::new(io::stdout().lock(), args.json);
     sink.header()?;
