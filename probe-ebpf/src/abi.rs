@@ -108,8 +108,9 @@ pub struct Process {
     pub flush: Flush,
     /// The port on which this server would listen as leader, 0 when unknown.
     pub own_quorum_port: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// 1 when no bytes waited unread on its quorum connections after the hooks were attached: the first
+    /// arrival that is seen on such a connection is then that of the first byte that is seen.
+    pub drained: u32,
 }
 
 /// One fdatasync or fsync call of a thread.
@@ -234,7 +235,7 @@ pub struct TransitionRecord {
     pub at: u64,
 }
 
-/// A thread took a name that only Termite's threads have.
+/// A thread took a name that tells of a Termite process, or of a JVM that starts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadRecord {

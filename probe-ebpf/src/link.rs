@@ -111,8 +111,8 @@ pub struct Link {
     pub observer: u32,
     /// Epoch of the leader, 0 while unknown.
     pub epoch: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// 1 when no bytes waited unread before the first arrival was seen.
+    pub drained: u32,
     /// Last PING of the leader, 0 when answered.
     pub ping_at: u64,
     /// When the next send call handed over.
@@ -249,7 +249,7 @@ impl Link {
         sid_known: 0,
         observer: 0,
         epoch: 0,
-        reserved: 0,
+        drained: 0,
         ping_at: 0,
         handed: Handed { first_at: 0, last_at: 0, last_seq: 0, reserved: 0 },
         window: Window { epoch: 0, low: 0, high: 0, mode: 0, live_from: 0 },
@@ -275,7 +275,8 @@ impl Link {
             return Stamp { at: self.handed.at(end_seq, call.now), doubt: 0 };
         }
         match self.arrivals.find(&rings.arrivals, end_seq) {
-            Some(a) if a.coarse != Arrival::FIRST => {
+            // Bytes from before the probe came may share the first arrival that it saw.
+            Some(a) if a.coarse != Arrival::FIRST || self.drained == 1 => {
                 Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 } }
             }
             _ if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE },

@@ -23,6 +23,7 @@ use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
 use crate::model::{HookReport, ProbeReport, Report};
+use crate::queues;
 use crate::records::Record;
 
 /// How long a closed link is kept: a reader may still take what was queued.
@@ -141,13 +142,26 @@ impl Engine {
             }
         }
         let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
-        self.kernel.watch(server.tgid.0, Some(Process { own_quorum_port, ..Process::default() }))?;
+        let watched = Process { own_quorum_port, ..Process::default() };
+        self.kernel.watch(server.tgid.0, Some(watched))?;
+        if self.are_drained(server.tgid) {
+            self.kernel.watch(server.tgid.0, Some(Process { drained: 1, ..watched }))?;
+        }
         self.directory.servers.insert(server.tgid.0, server.clone());
         // Without a pidfd its end is noticed by the next scan.
         if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
             self.endings.insert(server.tgid, descriptor);
         }
         Ok(())
+    }
+
+    /// No bytes wait unread on the process's quorum connections. Looked at after the hooks are attached.
+    fn are_drained(&self, tgid: Tgid) -> bool {
+        ["tcp", "tcp6"].iter().all(|table| {
+            // A kernel without IPv6 has no tcp6, a process that is gone has neither.
+            let text = std::fs::read_to_string(format!("/proc/{tgid}/net/{table}")).unwrap_or_default();
+            queues::are_drained(&text, &self.ports)
+        })
     }
 
     /// Waits until there is something to do: records, the end of a process, or `DRAIN_EVERY`.

@@ -18,6 +18,7 @@ mod metrics_server;
 mod model;
 mod performance;
 mod plan;
+mod queues;
 mod records;
 mod serve;
 mod session;

@@ -74,10 +74,11 @@ impl Judgement {
             let truth = exchanges.filter(|exchange| exchange.replayed).count();
             for vantage in [Vantage::Follower, Vantage::Leader] {
                 let own = summary.followers.iter().filter(|f| f.sid == Some(sid) && f.vantage == vantage);
-                let counted: u64 = own.map(|follower| follower.replayed).sum();
+                let own: Vec<_> = own.collect();
+                let counted: u64 = own.iter().map(|follower| follower.replayed).sum();
                 ensure!(
                     counted == u64::try_from(truth)?,
-                    "{counted} replayed proposals of {sid} at {vantage:?}, the capture has {truth}"
+                    "{counted} replayed proposals of {sid} at {vantage:?}, the capture has {truth}: {own:?}"
                 );
             }
         }

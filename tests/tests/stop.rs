@@ -37,7 +37,10 @@ fn a_stopped_follower_alone_is_named_with_its_true_delay() -> Result<()> {
     }
     let agreement = scene.judge(&trace, Window::ALL)?.agreement;
     agreement.check_counts()?;
-    agreement.check_differences(50_000, 1_000_000)
+    // While a follower stands still the leader's segments wait for its TCP's delayed acknowledgements: handed
+    // to TCP, not yet captured. That wait is part of the leader's delay, so its tail is not compared.
+    agreement.check_differences_at(Vantage::Follower, 50_000, 1_000_000)?;
+    agreement.check_differences_at(Vantage::Leader, 50_000, u64::MAX)
 }
 
 /// The largest delay of each stop is its length, but for a stop or two in which the machine was busy.

@@ -61,7 +61,7 @@ fn empty_link(leader: bool) -> Box<Link> {
         announced_sid: 0,
         sid_known: 0,
         observer: 0,
-        reserved: 0,
+        drained: 0,
         epoch: 0,
         ping_at: 0,
         handed: Handed::default(),

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_storage_get};
 use core::ffi::c_void;
-use probe_ebpf::abi::{SocketTag, TransitionRecord, change, counter, kind, side};
+use probe_ebpf::abi::{Process, SocketTag, TransitionRecord, change, counter, kind, side};
 use probe_ebpf::link::{Link, Rings};
 use probe_ebpf::zab::Direction;
 
@@ -80,19 +80,22 @@ pub fn find_or_create(sk: Sock, task: Option<Task>) -> Option<LinkRef> {
 fn adopt(at: LinkRef, task: Option<Task>) {
     let Some(task) = task else { return };
     // SAFETY: a map value lives as long as the map; every user of one socket writes the same.
-    let id = unsafe { &mut (*at.link).identity };
+    let link = unsafe { &mut *at.link };
+    let id = &mut link.identity;
     if id.tgid != task.tgid {
+        // SAFETY: user space removes entries of dead processes only.
+        let process = unsafe { maps::PROCESSES.get(task.tgid) };
         id.tgid = task.tgid;
-        id.side = side_of(task, id.local_port, id.remote_port);
+        id.side = side_of(process, id.local_port, id.remote_port);
+        link.drained = process.map_or(0, |p| p.drained);
         transition(at, change::OPENED, id.opened_at);
     }
 }
 
 /// A port may be somebody's quorum port and yet be our ephemeral one: the process's own port decides.
 #[inline(always)]
-fn side_of(task: Task, local: u16, remote: u16) -> u8 {
-    // SAFETY: user space removes entries of dead processes only.
-    let own = unsafe { maps::PROCESSES.get(task.tgid) }.map_or(0, |p| p.own_quorum_port);
+fn side_of(process: Option<&Process>, local: u16, remote: u16) -> u8 {
+    let own = process.map_or(0, |p| p.own_quorum_port);
     let ours = if own != 0 { own == local as u32 } else { bit(&maps::PORTS, local as u32) };
     if ours || !bit(&maps::PORTS, remote as u32) { side::LEADER } else { side::LEARNER }
 }

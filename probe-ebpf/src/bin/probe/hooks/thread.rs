@@ -1,4 +1,4 @@
-//! thread: a thread took a name that only Termite's threads have, so its process is one.
+//! thread: a thread took a name that tells that its process is, or may be, a Termite server.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -10,8 +10,10 @@ use crate::emit::emit;
 use crate::kernel::{Task, read_kernel};
 
 /// First eight bytes of the names (ZooKeeper: QuorumPeer, SyncRequestProcessor, LearnerHandler,
-/// LearnerSender).
-const NAMES: [u64; 5] = [
+/// LearnerSender), and of the thread that every JVM starts early (HotSpot: vmThread.cpp): a server's command
+/// line then tells what it is, some 200 ms before it joins its ensemble.
+const NAMES: [u64; 6] = [
+    u64::from_le_bytes(*b"VM Threa"),
     u64::from_le_bytes(*b"QuorumPe"),
     u64::from_le_bytes(*b"SyncThre"),
     u64::from_le_bytes(*b"LearnerH"),
