@@ -8,14 +8,18 @@
 //! and what packets mean ([`crate::link`]).
 
 mod anchor;
+mod authinfo;
 #[cfg(not(target_arch = "bpf"))]
 mod host;
+mod snapshot;
+mod tls;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use host::{Fed, feed, feed_chunks};
 
 use crate::abi::wire;
 use crate::zab::{self, Direction, Head, be32, be64, packet};
+use tls::TLS_HEADER;
 
 /// Size of the copy buffer: twice the longest piece, so that masked offset plus masked length always fit.
 pub const BUFFER: usize = 128;
@@ -122,19 +126,10 @@ pub struct Framer {
     head: [u8; BUFFER],
 }
 
-/// End of a snapshot: `writeString("BenWasHere")` (ZooKeeper: server/quorum/LearnerHandler.java).
-const SIGNATURE: [u8; 16] = *b"\0\0\0\x0aBenWasHere\0\0";
-const SIGNATURE_BYTES: u32 = 14;
-/// Bytes scanned in a turn: each doubles nothing but lengthens what the verifier walks.
-const SCAN_BYTES: u32 = 8;
 /// A stream that was silent this long stands between two packets: a payload follows its head without a
 /// pause, or its sender was stopped in the middle of a write. Such a pause and a payload that looks like
 /// packets exactly where it ends would have to come together to deceive, and an ACK must still confirm.
 const QUIET_NS: u64 = 20_000_000;
-/// TLS-like calls in mid-stream before the link is called TLS.
-const TLS_HINTS: u8 = 3;
-/// Content type, version, length (RFC 8446, 5.1).
-const TLS_HEADER: u32 = 5;
 /// Longest believed token of a SASL exchange.
 const SASL_LIMIT: i32 = 1 << 20;
 
@@ -425,43 +420,6 @@ impl Framer {
     }
 
     #[inline(always)]
-    fn auth_count_done(&mut self, count: i32) -> Turn {
-        if count == -1 || count == 0 {
-            return self.packet_done();
-        }
-        if self.kind != packet::REQUEST || !(0..=zab::AUTH_LIMIT).contains(&count) {
-            return self.bad_head(0);
-        }
-        self.auth_texts = count as u32 * 2;
-        self.phase = phase::AUTH_LENGTH;
-        Turn::More
-    }
-
-    #[inline(always)]
-    fn auth_length_done(&mut self) -> Turn {
-        let len = be32(&self.head, 0) as i32;
-        if !(-1..=zab::AUTH_TEXT_LIMIT).contains(&len) {
-            return self.bad_head(0);
-        }
-        if len <= 0 {
-            return self.auth_text_done();
-        }
-        self.skip = len as u32;
-        self.phase = phase::AUTH_TEXT;
-        Turn::More
-    }
-
-    #[inline(always)]
-    fn auth_text_done(&mut self) -> Turn {
-        self.auth_texts = self.auth_texts.wrapping_sub(1);
-        if self.auth_texts == 0 {
-            return self.packet_done();
-        }
-        self.phase = phase::AUTH_LENGTH;
-        Turn::More
-    }
-
-    #[inline(always)]
     fn packet_done(&mut self) -> Turn {
         self.phase = phase::HEAD;
         if self.kind == packet::LEADERINFO {
@@ -512,98 +470,6 @@ impl Framer {
         self.trust = trust::HUNTING;
         self.drop_call = 1;
         if was == trust::LOCKED { Turn::Lost } else { Turn::Done }
-    }
-
-    /// A call in mid-stream begins with no head of ours: is it a TLS record?
-    #[inline(always)]
-    fn tls_hint(&mut self) -> Turn {
-        self.drop_call = 1;
-        let body = ((self.head[3] as u32) << 8) | self.head[4] as u32;
-        // A writer hands over a whole record, a reader takes its header alone, then its body.
-        let whole = self.chunk_len == TLS_HEADER || self.chunk_len == TLS_HEADER + body;
-        if self.wire != wire::UNKNOWN || !whole || !zab::looks_like_tls(&self.head) {
-            return Turn::Done;
-        }
-        self.tls_hints = self.tls_hints.saturating_add(1);
-        if self.tls_hints < TLS_HINTS {
-            return Turn::Done;
-        }
-        self.tls()
-    }
-
-    #[inline(always)]
-    fn tls(&mut self) -> Turn {
-        self.phase = phase::OPAQUE;
-        self.wire = wire::TLS;
-        Turn::Tls
-    }
-
-    /// Looks for the signature in what was taken for a head, a byte a turn, and keeps what stands behind
-    /// it: the true signature may begin in there.
-    #[inline(always)]
-    fn rescan_turn(&mut self) -> Turn {
-        let byte = self.head[(self.rescan_at & PIECE_MASK) as usize];
-        self.rescan_at += 1;
-        if self.after_snapshot == 1 {
-            self.head[(self.have & PIECE_MASK) as usize] = byte;
-            self.have += 1;
-        } else {
-            self.signature_turn(byte);
-        }
-        if self.rescan_at >= self.rescan_end {
-            if self.have >= zab::HEAD_BYTES {
-                // No snapshot has its signature so near to an earlier one.
-                return self.lost();
-            }
-            self.phase = if self.after_snapshot == 1 { phase::HEAD } else { phase::SNAPSHOT };
-        }
-        Turn::More
-    }
-
-    #[inline(always)]
-    fn signature_turn(&mut self, byte: u8) {
-        self.signature = signature_step(self.signature, byte);
-        if self.signature == SIGNATURE_BYTES {
-            self.signature = 0;
-            self.after_snapshot = 1;
-        }
-    }
-
-    /// Looks for the signature that ends a snapshot.
-    #[inline(always)]
-    fn scan_turn(&mut self, bytes: &impl CallBytes, left: u32) -> Turn {
-        let take = if left < SCAN_BYTES { left } else { SCAN_BYTES };
-        if !bytes.copy(self.pos, &mut self.head, 0, take) {
-            self.expected_seq = self.expected_seq.wrapping_sub(1);
-            self.drop_call = 1;
-            return Turn::More;
-        }
-        let mut at = 0;
-        while at < SCAN_BYTES {
-            if at < take {
-                self.pos += 1;
-                self.signature_turn(self.head[at as usize]);
-                if self.after_snapshot == 1 {
-                    self.phase = phase::HEAD;
-                    return Turn::More;
-                }
-            }
-            at += 1;
-        }
-        Turn::More
-    }
-}
-
-/// One step of the automaton that recognises the signature: how many of its bytes stand here now.
-#[inline(always)]
-fn signature_step(matched: u32, byte: u8) -> u32 {
-    if byte == SIGNATURE[(matched & 15) as usize] {
-        return matched + 1;
-    }
-    match (byte, matched) {
-        (0, 3) => 3, // a fourth zero: the last three still match
-        (0, _) => 1,
-        _ => 0,
     }
 }
 
