@@ -81,6 +81,7 @@ pub struct Framer {
     silent: u8,
     after_snapshot: u8,
     tls_hints: u8,
+    /// 0 before the first call, 1 after it, 2 once the framing was known.
     started: u8,
     drop_call: u8,
     /// Calls that ended where the tentative chain said that a packet ends.
@@ -129,6 +130,7 @@ pub struct Framer {
 /// A stream that was silent this long stands between two packets: a payload follows its head without a
 /// pause, or its sender was stopped in the middle of a write. Such a pause and a payload that looks like
 /// packets exactly where it ends would have to come together to deceive, and an ACK must still confirm.
+/// Only until the framing was known once: a reader that stalls in a value is what this probe is there for.
 const QUIET_NS: u64 = 20_000_000;
 /// Longest believed token of a SASL exchange.
 const SASL_LIMIT: i32 = 1 << 20;
@@ -199,14 +201,17 @@ impl Framer {
         if at_start && self.started == 0 {
             self.trust = trust::LOCKED;
         }
-        self.started = 1;
+        if self.started == 0 {
+            self.started = if self.trust == trust::LOCKED { 2 } else { 1 };
+        }
         if self.trust == trust::TENTATIVE {
             self.weigh_call(last_call_bytes);
         }
         if self.trust == trust::HUNTING {
             self.restart();
         }
-        self.quiet = (quiet_ns >= QUIET_NS && self.phase == phase::HEAD && self.have == 0) as u32;
+        let fresh = self.started < 2 && self.phase == phase::HEAD && self.have == 0;
+        self.quiet = (quiet_ns >= QUIET_NS && fresh) as u32;
         !(missed && was_locked)
     }
 

@@ -69,6 +69,7 @@ impl Framer {
         {
             self.trust = trust::LOCKED;
             self.relocked = 1;
+            self.started = 2;
         }
         true
     }

@@ -361,3 +361,25 @@ fn a_signature_in_a_snapshot_is_data() {
         }
     }
 }
+
+/// Before the framing was known once, silence before a call is enough; after a loss it is not.
+#[test]
+fn a_silent_stream_is_known_at_its_first_packet() {
+    let mut wire = Wire::default();
+    wire.bare(packet::ACK, (1 << 32) | 5);
+    let mut f = framer(Direction::Up);
+    let mut packets = std::vec![0; 4];
+    for (n, seq) in [0, 20, 1000, 1020].into_iter().enumerate() {
+        f.begin_call(seq, false, if n == 1 { 0 } else { 25_000_000 });
+        f.begin_chunk(20);
+        let call = Call { bytes: &wire.bytes, readable: true, touched: core::cell::Cell::new(false) };
+        loop {
+            match f.turn(&call) {
+                Turn::Done => break,
+                Turn::Packet => packets[n] += 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(packets, [1, 1, 0, 0]);
+}

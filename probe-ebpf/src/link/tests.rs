@@ -28,6 +28,8 @@ struct Probe {
     records: Vec<ProposalRecord>,
     changes: Vec<u32>,
     heartbeats: u64,
+    /// Silence before the next call.
+    quiet_ns: u64,
 }
 
 struct Slice<'a>(&'a [u8]);
@@ -91,6 +93,7 @@ impl Probe {
             records: Vec::new(),
             changes: Vec::new(),
             heartbeats: 0,
+            quiet_ns: 0,
         }
     }
 
@@ -114,7 +117,7 @@ impl Probe {
     fn call(&mut self, call: &Call, bytes: &[u8], seq: u32, at_start: bool) {
         let incoming = call.incoming == 1;
         let framer = self.link.framer(incoming);
-        self.link.counts.resyncs += u64::from(!framer.begin_call(seq, at_start, 0));
+        self.link.counts.resyncs += u64::from(!framer.begin_call(seq, at_start, self.quiet_ns));
         self.link.framer(incoming).begin_chunk(bytes.len() as u32);
         loop {
             let framer = self.link.framer(incoming);
