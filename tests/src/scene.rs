@@ -66,6 +66,26 @@ impl Judgement {
         self.links.iter().filter(|link| link.sid == Some(sid)).collect()
     }
 
+    /// As `check_counts`, for leaders that ended: an ACK that reached a socket but was never read is no
+    /// measurement of the leader, yet its proposal must be counted, as expired.
+    pub fn check_counts_but_expired(&mut self, trace: &Trace) -> Result<()> {
+        let summary = trace.summary()?.of(&self.ensemble.pids());
+        let (unread, missing): (Vec<_>, Vec<_>) =
+            self.agreement.missing.drain(..).partition(|(vantage, ..)| *vantage == Vantage::Leader);
+        self.agreement.missing = missing;
+        self.agreement.check_counts()?;
+        for sid in self.ensemble.sids() {
+            let own = summary.followers.iter().filter(|f| f.sid == Some(sid) && f.vantage == Vantage::Leader);
+            let expired: u64 = own.map(|follower| follower.expired).sum();
+            let unread = unread.iter().filter(|(_, of, _)| *of == sid).count();
+            ensure!(
+                u64::try_from(unread)? <= expired,
+                "{unread} ACKs of {sid} were not read, {expired} are counted"
+            );
+        }
+        Ok(())
+    }
+
     /// Fails unless the summary's replayed proposals are those of the capture, per follower.
     pub fn check_replayed(&self, trace: &Trace) -> Result<()> {
         let summary = trace.summary()?.of(&self.ensemble.pids());
