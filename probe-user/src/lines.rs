@@ -29,17 +29,22 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// The stages of a record made at the follower.
+    /// The stages of a record made at the follower. An instant out of order moves to its neighbour, so
+    /// that they sum to the delay whatever the record says.
     pub(crate) fn of(r: &ProposalRecord) -> Self {
-        let receive = r.read_at.saturating_sub(r.began_at);
-        if r.flags & flag::FLUSHED == 0 {
-            return Self { receive, process: r.ended_at.saturating_sub(r.read_at), log: 0, send: 0 };
-        }
+        let end = r.ended_at.max(r.began_at);
+        let read_at = r.read_at.clamp(r.began_at, end);
+        let (began_at, logged_at) = if r.flags & flag::FLUSHED == 0 {
+            (end, end)
+        } else {
+            let began_at = r.flush_began_at.clamp(read_at, end);
+            (began_at, r.flush_ended_at.clamp(began_at, end))
+        };
         Self {
-            receive,
-            process: r.flush_began_at.saturating_sub(r.read_at),
-            log: r.flush_ended_at.saturating_sub(r.flush_began_at),
-            send: r.ended_at.saturating_sub(r.flush_ended_at),
+            receive: read_at - r.began_at,
+            process: began_at - read_at,
+            log: logged_at - began_at,
+            send: end - logged_at,
         }
     }
 
@@ -173,7 +178,9 @@ fn server_json(change: &str, server: &Server, clock: &WallClock) -> String {
         "mono_ns": now,
         "ensemble": server.ensemble.as_str(),
         "pid": server.tgid.0,
+        "vantage": null,
         "sid": server.sid.value().map(|s| s.0),
+        "leader_sid": null,
         "change": change,
         "notes": server.notes,
     })
@@ -302,7 +309,7 @@ fn proposal_text(r: &ProposalRecord, labels: &Labels, clock: &WallClock) -> Stri
     let tail = if labels.key.vantage == Vantage::Follower {
         let s = Stages::of(r);
         let (name, ns) = s.longest();
-        let share = (ns * 100).checked_div(delay).unwrap_or(0);
+        let share = (u128::from(ns) * 100).checked_div(delay.into()).unwrap_or(0);
         let longest = format!("{name} {share}%");
         format!(
             "{:>8}  {:>8}  {:>8}  {:>8}  {longest:<11}",
@@ -327,12 +334,12 @@ fn time_of_day(clock: &WallClock, at: u64) -> String {
     clock.rfc3339(at).get(11..26).unwrap_or("unknown").to_owned()
 }
 
-/// A duration with three digits that mean something.
+/// A duration with three digits that mean something. What rounds up to 1000 of a unit is 1.00 of the next.
 pub(crate) fn duration(ns: u64) -> String {
     let (value, unit) = match ns {
         0..1_000 => return format!("{ns} ns"),
-        1_000..1_000_000 => (ns as f64 / 1e3, "us"),
-        1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
+        1_000..999_500 => (ns as f64 / 1e3, "us"),
+        999_500..999_500_000 => (ns as f64 / 1e6, "ms"),
         _ => (ns as f64 / 1e9, "s"),
     };
     let digits = if value >= 99.95 {
@@ -376,6 +383,8 @@ pub(crate) fn summary_text(report: &Report) -> String {
             "no quorum connection was seen: is the ensemble idle, or is the port another? (--quorum-port)"
                 .into(),
         );
+    } else if report.followers.iter().all(|f| f.observer) {
+        push("only observers were seen, which acknowledge nothing: there is no delay to measure here".into());
     }
     for (name, (emitted, lost)) in kind::NAMES.iter().zip(report.probe.emitted.iter().zip(report.probe.lost))
     {

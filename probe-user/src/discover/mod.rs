@@ -32,10 +32,14 @@ use config::{Configuration, Here, Inside};
 use recognise::{Evidence, Standing};
 use server::Facts;
 
+#[cfg(test)]
+pub(crate) use ids::Sid;
 pub(crate) use ids::Tgid;
 pub(crate) use narrow::{Filter, Scan, SetAside};
 pub(crate) use peer::{Addresses, Link, peer_sid};
 pub(crate) use procfs::Procfs;
+#[cfg(test)]
+pub(crate) use server::EnsembleName;
 pub(crate) use server::{Known, Server};
 pub(crate) use sys::pidfd;
 pub(crate) use watch::{Change, Watch};

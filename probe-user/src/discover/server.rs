@@ -117,6 +117,29 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    /// A server as its zoo.cfg and myid tell.
+    pub(crate) fn told(tgid: u32, sid: Option<i64>, zoo_cfg: &str) -> Self {
+        let my_id = match sid {
+            Some(sid) => Known::Known { value: Sid(sid), source: "dataDir/myid" },
+            None => Known::Unknown("no myid".to_owned()),
+        };
+        describe(Facts {
+            tgid: Tgid(tgid),
+            started: 1,
+            threads: Vec::new(),
+            net_ns: Ok(1),
+            configuration: Configuration {
+                path: None,
+                servers: Some(super::zoo_cfg::parse(zoo_cfg.as_bytes()).servers),
+                my_id,
+                notes: Vec::new(),
+            },
+        })
+    }
+}
+
 /// What was read about a process that is a server.
 pub(super) struct Facts {
     pub(super) tgid: Tgid,
