@@ -56,7 +56,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which processes")]
 pub(crate) struct Target {
-    /// Only these processes, recognised as Termite or not
+    /// Only these processes; one that is not recognised as Termite needs --quorum-port or a zoo.cfg too
     #[arg(short, long, value_name = "PID", num_args = 1..)]
     pub(crate) pid: Vec<u32>,
     /// Only ensembles with one of these quorum ports; stands in where the ports are not known

@@ -192,6 +192,15 @@ impl Discovery {
             Ok(configuration) => configuration,
             Err(why) => return Ok(Outcome::SetAside(why)),
         };
+        if let Some(why) = doubt
+            && filter.quorum_ports.is_empty()
+            && configuration.servers.as_ref().is_none_or(Vec::is_empty)
+        {
+            // Which of its connections are the quorum's would be a guess.
+            return Ok(Outcome::SetAside(format!(
+                "{why}, and no zoo.cfg of it tells its quorum port; add --quorum-port PORT or --config FILE"
+            )));
+        }
         let net_ns = self.procfs.net_ns(tgid).map_err(|e| config::reason(&e));
         let mut server = server::describe(Facts { tgid, started, threads, net_ns, configuration });
         server.notes.extend(doubt.map(|why| format!("watched because of --pid: {why}")));

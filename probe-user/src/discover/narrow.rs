@@ -4,7 +4,8 @@
 //! Invariant: a server is left out only with a reason. Deliberately not here: `--config`, which decides before a
 //! server is described (see `mod`).
 //!
-//! - `--pid` keeps these processes and no others, and forces them: what is not recognised is taken too.
+//! - `--pid` keeps these processes and no others, and forces them: what is not recognised is taken too, if its
+//!   quorum port is known from a configuration or from `--quorum-port`.
 //! - `--quorum-port` keeps servers of ensembles that use one of these ports. Where the ports are not known, or
 //!   with `--pid`, the given ones are taken instead.
 //! - `--ensemble NAME`: with `--pid`, `--config` or `--quorum-port`, and if what is left is one ensemble, that

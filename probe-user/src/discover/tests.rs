@@ -131,12 +131,28 @@ fn a_named_pipe_for_a_configuration_does_not_stop_the_scan() {
 fn pid_forces_and_keeps_others_out() {
     let host = Fixture::new();
     host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"]).process(200, "/opt/x\0", &["x", "worker"]);
-    let asked = |pids: &[u32]| Filter { pids: pids.to_vec(), ..Filter::default() };
+    let asked = |pids: &[u32]| Filter { pids: pids.to_vec(), quorum_ports: vec![2888], ..Filter::default() };
     let scan = host.scan(&asked(&[200, 200]));
     assert_eq!(pids(&scan), [200]);
     assert!(scan.servers[0].notes.iter().any(|n| n.contains("not recognised")), "{scan:?}");
     let scan = host.scan(&asked(&[555]));
     assert_eq!(scan.set_aside[0].why, "no such process");
+}
+
+#[test]
+fn pid_alone_does_not_make_a_server_of_any_process() {
+    let host = Fixture::new();
+    host.process(200, "/opt/x\0", &["x", "worker"]).process(300, "/opt/y\0/run/zoo.cfg\0", &["y"]).file(
+        300,
+        "/run/zoo.cfg",
+        THREE,
+    );
+    let scan = host.scan(&Filter { pids: vec![200, 300], ..Filter::default() });
+    let aside: Vec<_> = scan.set_aside.iter().map(|s| (s.tgid.0, s.why.as_str())).collect();
+    let why = "not recognised as a Termite server, and no zoo.cfg of it tells its quorum port; add --quorum-port \
+               PORT or --config FILE";
+    assert_eq!(aside, [(200, why)]);
+    assert_eq!(pids(&scan), [300]);
 }
 
 #[test]
