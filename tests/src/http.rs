@@ -1,10 +1,12 @@
 //! The little of HTTP that asks a server on loopback: one GET, one answer, the connection closed.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+
+use crate::net::Namespace;
 
 /// What a server answered.
 #[derive(Clone, Debug)]
@@ -19,7 +21,15 @@ pub struct Answer {
 
 /// Gets `path` from a port of 127.0.0.1.
 pub fn get(port: u16, path: &str) -> Result<Answer> {
-    let mut stream = crate::net::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    ask(crate::net::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?, path)
+}
+
+/// Gets `path` from a port of 127.0.0.1 inside a namespace.
+pub fn get_inside(namespace: &Namespace, port: u16, path: &str) -> Result<Answer> {
+    ask(namespace.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?, path)
+}
+
+fn ask(mut stream: TcpStream, path: &str) -> Result<Answer> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     // HTTP/1.0, so that no answer comes in chunks.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;

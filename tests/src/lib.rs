@@ -8,7 +8,9 @@
 
 pub mod agreement;
 pub mod capture;
+pub mod container;
 pub mod ensemble;
+pub mod exposition;
 pub mod fault;
 pub mod http;
 pub mod load;

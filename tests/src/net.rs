@@ -43,6 +43,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The network namespace of a process.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        Ok(Self { file: File::open(&path).with_context(|| format!("cannot open {path}"))? })
+    }
+
     /// A second descriptor of the same namespace.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { file: self.file.try_clone()? })
