@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::ensemble::{Ensemble, Spec, require_host};
+use termite_probe_tests::exposition::{count, met_all, values};
 use termite_probe_tests::load::Plan;
 use termite_probe_tests::net::free_port;
 use termite_probe_tests::probe::Run;
@@ -19,6 +20,7 @@ fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
     require_host()?;
     let ensemble = Ensemble::start(&Spec::voters(3).with_sids(&[4, 5, 6]))?;
     let (serve, port) = start_serve()?;
+    wait_for_links(port, &ensemble)?;
     let before = http::get(port, "/metrics")?.body;
     ensure!(http::get(port, "/healthz")?.status == 200, "not healthy");
     ensure!(http::get(port, "/no-such-page")?.status == 404, "a page that is not there");
@@ -95,6 +97,13 @@ fn start_serve() -> Result<(Run, u16)> {
     Ok((serve, port))
 }
 
+fn wait_for_links(port: u16, ensemble: &Ensemble) -> Result<()> {
+    let followers = ensemble.followers()?;
+    poll::until("every connection is met", PATIENCE, || {
+        Ok(met_all(&http::get(port, "/metrics")?.body, &followers).then_some(()))
+    })
+}
+
 fn check_with_promtool(metrics: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -104,17 +113,4 @@ fn check_with_promtool(metrics: &str) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && said.is_empty(), "promtool is not content: {said}\n{metrics}");
     Ok(())
-}
-
-/// The values of every series of this name that has these labels.
-fn values(metrics: &str, name: &str, labels: &[(&str, String)]) -> Vec<f64> {
-    let series = metrics.lines().filter_map(|line| line.strip_prefix(name));
-    let own = series.filter(|rest| rest.starts_with(['{', ' ']));
-    let labelled =
-        own.filter(|rest| labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\""))));
-    labelled.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect()
-}
-
-fn count(proposals: u64) -> Result<f64> {
-    Ok(f64::from(u32::try_from(proposals)?))
 }
