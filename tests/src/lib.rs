@@ -19,3 +19,4 @@ pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod scene;
+pub mod tls;

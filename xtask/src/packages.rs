@@ -86,6 +86,7 @@ pub(crate) static PACKAGES: &[Package] = &[
         &["/usr/share/java/zookeeper.jar"]),
     program("tcpdump", Purpose::Test, "the independent measurement of the quorum traffic", &["tcpdump"]),
     program("iproute2", Purpose::Test, "network namespaces and traffic control", &["ip", "tc"]),
+    program("openssl", Purpose::Test, "a connection that is TLS", &["openssl"]),
     program("curl", Purpose::Test, "asks the metrics endpoint like any client", &["curl"]),
     Package {
         name: "prometheus",

@@ -127,6 +127,8 @@ pub struct Follower {
     pub leader_sid: Option<u64>,
     /// The process that was watched.
     pub pid: u32,
+    /// What is on the wire.
+    pub wire: String,
     /// Proposals seen.
     pub proposals: u64,
     /// Of these: acknowledged,
@@ -139,6 +141,8 @@ pub struct Follower {
     pub replayed: u64,
     /// How often the framer lost its place.
     pub resyncs: u64,
+    /// Calls whose bytes could not be followed.
+    pub unframed_calls: u64,
     /// Quantiles of the delay; absent where nothing was matched.
     #[serde(default)]
     pub p50_ns: Option<u64>,
