@@ -14,18 +14,6 @@ pub fn values(metrics: &str, name: &str, labels: &[(&str, String)]) -> Vec<f64> 
     labelled.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect()
 }
 
-/// Whether a heartbeat was measured of each of these followers, at both vantages: a connection that was
-/// there before the probe is met by the first call on it.
-pub fn met_all(metrics: &str, followers: &[u64]) -> bool {
-    followers.iter().all(|sid| {
-        ["follower", "leader"].into_iter().all(|vantage| {
-            let labels = [("sid", sid.to_string()), ("vantage", vantage.to_owned())];
-            let measured = values(metrics, "termite_heartbeat_delay_seconds_count", &labels);
-            measured.into_iter().sum::<f64>() >= 1.0
-        })
-    })
-}
-
 /// A number of proposals as metrics write it.
 pub fn count(proposals: u64) -> Result<f64> {
     Ok(f64::from(u32::try_from(proposals)?))
