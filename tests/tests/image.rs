@@ -30,17 +30,19 @@ fn the_daemonset_measures_an_ensemble_of_its_host() -> Result<()> {
     let (_, window) = scene::write(&ensemble, Plan::steady(200, Duration::from_secs(5)))?;
     let after = http::get_inside(&network, grant.port, "/metrics")?.body;
     let proposed = count(window.last - window.after)?;
+    // Other ensembles of the host are measured too.
+    let name = ("ensemble", format!("127.0.0.1:{}", ensemble.server(4)?.quorum.port()));
     for sid in ensemble.followers()? {
         for vantage in ["follower", "leader"] {
-            let labels = [("sid", sid.to_string()), ("vantage", vantage.to_owned())];
-            for name in ["termite_proposals_matched_total", "termite_proposal_delay_seconds_count"] {
-                let sum = |metrics| values(metrics, name, &labels).into_iter().sum::<f64>();
+            let labels = [name.clone(), ("sid", sid.to_string()), ("vantage", vantage.to_owned())];
+            for series in ["termite_proposals_matched_total", "termite_proposal_delay_seconds_count"] {
+                let sum = |metrics| values(metrics, series, &labels).into_iter().sum::<f64>();
                 let counted = sum(&after) - sum(&before);
-                ensure!(counted == proposed, "{name} of {sid} at {vantage}: {counted} of {proposed}");
+                ensure!(counted == proposed, "{series} of {sid} at {vantage}: {counted} of {proposed}");
             }
         }
     }
-    let nameless = values(&after, "termite_proposals_total", &[("sid", "unknown".to_owned())]);
+    let nameless = values(&after, "termite_proposals_total", &[name, ("sid", "unknown".to_owned())]);
     ensure!(nameless.iter().sum::<f64>() == 0.0, "proposals of nobody: {after}");
     container.stop()?.expect(0, &[])
 }
