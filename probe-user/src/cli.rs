@@ -101,8 +101,6 @@ pub(crate) struct Limits {
 /// Options of `trace`.
 #[derive(Args, Debug)]
 pub(crate) struct TraceArgs {
-    #[command(flatten)]
-    pub(crate) target: Target,
     /// Show proposals at least this slow, such as 10ms; 0 shows every one
     #[arg(short, long, value_name = "TIME", default_value = "10ms", value_parser = time)]
     pub(crate) slower: Duration,
@@ -113,14 +111,14 @@ pub(crate) struct TraceArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
     pub(crate) limits: Limits,
 }
 
 /// Options of `serve`.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) target: Target,
     /// Where to listen; anybody who can connect can read the metrics
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
     pub(crate) listen: SocketAddr,
@@ -128,17 +126,19 @@ pub(crate) struct ServeArgs {
     #[arg(short, long, value_name = "TIME", default_value = "50ms", value_parser = time)]
     pub(crate) slower: Duration,
     #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
     pub(crate) limits: Limits,
 }
 
 /// Options of `doctor`.
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
-    #[command(flatten)]
-    pub(crate) target: Target,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// `150ms`, `30s`, `1m 30s`, `0`.
