@@ -69,8 +69,10 @@ struct UserBytes {
 impl CallBytes for UserBytes {
     #[inline(always)]
     fn copy(&self, offset: u32, into: &mut [u8; BUFFER], at: u32, len: u32) -> bool {
-        // The masks restate for the verifier what the framer keeps: both fit the buffer together.
-        let (at, len) = ((at & 63) as usize, len & 63);
+        // The masks restate for the verifier what the framer keeps: both fit the buffer together. The
+        // compiler knows it too, and would leave out the mask of `len`; verifiers before Linux 6.8 do not
+        // learn a bound from comparing two registers, so it is kept from knowing.
+        let (at, len) = ((at & 63) as usize, core::hint::black_box(len) & 63);
         // SAFETY: `at + len` is below BUFFER; the helper checks the source address.
         let code = unsafe {
             bpf_probe_read_user(
