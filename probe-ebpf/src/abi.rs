@@ -80,12 +80,12 @@ pub struct Config {
     pub stall_ns: u64,
     /// Heartbeats are emitted as records too.
     pub heartbeats: u32,
-    /// Index of the return value among the arguments of `fexit/tcp_recvmsg`: 4 or 5, from BTF.
-    pub recvmsg_ret_arg: u32,
     /// 1 when an arrival hook is attached; else `arrived` falls back to `read` and is marked inferred.
     pub arrival_hook: u32,
     /// 1 when a hook stamps the hand-over to TCP before the end of the call.
     pub handed_hook: u32,
+    /// Explicit padding.
+    pub reserved: u32,
 }
 
 /// Where a socket's state is kept: the value of the socket storage.

@@ -158,9 +158,9 @@ impl Kernel {
             slower_ns: settings.slower_ns,
             stall_ns: settings.stall_ns,
             heartbeats: settings.heartbeats.into(),
-            recvmsg_ret_arg: plan.recvmsg_ret_arg.unwrap_or(0),
             arrival_hook: has("arrival").into(),
             handed_hook: has("handed").into(),
+            reserved: 0,
         };
         let (config, offsets) = (Plain(config), Plain(*offsets));
         let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };

@@ -107,8 +107,6 @@ impl Job {
 pub(crate) struct Plan {
     /// All jobs, in the order in which they are attached.
     pub(crate) jobs: Vec<Job>,
-    /// Index of the return value among the arguments of `fexit/tcp_recvmsg`, when that can be used.
-    pub(crate) recvmsg_ret_arg: Option<u32>,
 }
 
 /// Something without which this host cannot do it.
@@ -234,12 +232,7 @@ const JOBS: [Wanted; 7] = [
 #[must_use]
 pub(crate) fn plan(facts: &HostFacts) -> Plan {
     let jobs = JOBS.iter().map(|wanted| job(wanted, facts)).collect();
-    let recvmsg = parameters(facts, "tcp_recvmsg");
-    Plan {
-        jobs,
-        // The return value follows the parameters.
-        recvmsg_ret_arg: recvmsg.filter(|count| matches!(count, 4 | 5)),
-    }
+    Plan { jobs }
 }
 
 fn job(wanted: &Wanted, facts: &HostFacts) -> Job {
@@ -299,13 +292,6 @@ fn tracefs_remedy(facts: &HostFacts) -> &'static str {
         Tracefs::Absent => "mount -t tracefs nodev /sys/kernel/tracing (as root; in a container, the host's)",
         Tracefs::Unreadable { .. } => "run it as root, or with CAP_DAC_READ_SEARCH",
         Tracefs::Readable { .. } => "a kernel built with CONFIG_FTRACE_SYSCALLS=y",
-    }
-}
-
-fn parameters(facts: &HostFacts, function: &str) -> Option<u32> {
-    match &facts.types {
-        KernelTypes::Read(shape) => shape.functions.get(function).copied().flatten(),
-        KernelTypes::Absent | KernelTypes::Unusable(_) => None,
     }
 }
 

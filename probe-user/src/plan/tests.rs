@@ -55,7 +55,6 @@ fn linux_6_18_has_every_variant() {
          thread: thread_tp\n\
          flush: flush_syscalls\n",
     );
-    assert_eq!(plan(&linux_6_18()).recvmsg_ret_arg, Some(4));
     assert_eq!(requirements(&linux_6_18()), Ok(()));
 }
 
@@ -71,7 +70,6 @@ fn debian_6_12_hands_over_by_fentry() {
          thread: thread_tp\n\
          flush: flush_syscalls\n",
     );
-    assert_eq!(plan(&debian_6_12()).recvmsg_ret_arg, Some(5));
     assert_eq!(requirements(&debian_6_12()), Ok(()));
 }
 
@@ -141,7 +139,6 @@ fn all_that_is_missing_is_said_at_once() {
              receive_fexit: this kernel has no function tcp_recvmsg",
         ]
     );
-    assert_eq!(plan(&facts).recvmsg_ret_arg, None);
 }
 
 #[test]
@@ -157,7 +154,6 @@ fn a_changed_prototype_rules_a_variant_out() {
          know; receive_fexit: function tcp_recvmsg has 6 arguments in this kernel, which the program does not \
          know"
     );
-    assert_eq!(plan.recvmsg_ret_arg, None);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! receive: a call has taken bytes out of a socket.
 
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_get_func_ret;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use core::ffi::c_void;
 use probe_ebpf::abi::Flush;
 
-use crate::kernel::{Sock, Task, config, offset};
+use crate::kernel::{Sock, Task, offset};
 use crate::sockets::find_or_create;
 use crate::stream::{Span, frame_call};
 
@@ -20,12 +22,21 @@ fn receive_tp(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags[, int *addr_len])`: the
-/// last argument went away after 6.12, so the place of the return value comes from BTF.
+/// last argument went away after 6.12, so the kernel is asked for the return value.
 #[fexit(function = "tcp_recvmsg")]
 fn receive_fexit(ctx: FExitContext) -> i32 {
-    let ret: i32 = if config().recvmsg_ret_arg == 4 { ctx.arg(4) } else { ctx.arg(5) };
-    received(Sock(ctx.arg::<*const c_void>(0)), ret, ctx.arg(3));
+    received(Sock(ctx.arg::<*const c_void>(0)), return_value(&ctx), ctx.arg(3));
     0
+}
+
+/// The helper fails in programs of other kinds only, so its status is not looked at: where it is (as in
+/// `FExitContext::ret`), the verifier of 6.1 takes the value to be 0 and cuts off what follows.
+#[inline(always)]
+fn return_value(ctx: &FExitContext) -> i32 {
+    let mut value = 0;
+    // SAFETY: the context is this program's own, and the helper writes eight bytes.
+    unsafe { bpf_get_func_ret(ctx.as_ptr(), &raw mut value) };
+    value as i32
 }
 
 #[inline(always)]
