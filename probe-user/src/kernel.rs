@@ -372,14 +372,10 @@ fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result
     Ok(())
 }
 
-/// An error with its causes in one line; a verifier's log is cut to its last lines.
+/// An error with its causes in one line; a verifier's log is cut to the lines that tell why.
 fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
-        let log = verifier_log.to_string();
-        let end: Vec<&str> = log.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
-        let end: Vec<&str> = end.into_iter().rev().collect();
-        let log = if end.is_empty() { "no verifier log".to_owned() } else { end.join(" / ") };
-        return format!("the kernel refused it: {io_error} ({log})");
+        return format!("the kernel refused it: {io_error} ({})", reason_in(&verifier_log.to_string()));
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -388,4 +384,31 @@ fn explain(error: &ProgramError) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// The last lines of a verifier's log before its statistics.
+fn reason_in(log: &str) -> String {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let tells = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    let mut end: Vec<&str> = log.lines().rev().map(str::trim).filter(tells).take(3).collect();
+    end.reverse();
+    if end.is_empty() { "no verifier log".to_owned() } else { end.join(" / ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason_in;
+
+    #[test]
+    fn the_reason_is_not_hidden_by_statistics() {
+        let log = "12: (0f) r2 += r3\n; T::from_register()\n13: (79) r7 = *(u64 *)(r2 +0)\n\
+                   dereference of modified ctx ptr R2 off=40 disallowed\nverification time 6526 usec\n\
+                   stack depth 0+0\nprocessed 13 insns (limit 1000000) max_states_per_insn 0\n\n";
+        assert_eq!(
+            reason_in(log),
+            "; T::from_register() / 13: (79) r7 = *(u64 *)(r2 +0) / \
+             dereference of modified ctx ptr R2 off=40 disallowed"
+        );
+        assert_eq!(reason_in("processed 0 insns\n"), "no verifier log");
+    }
 }
