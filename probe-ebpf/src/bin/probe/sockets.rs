@@ -58,21 +58,41 @@ pub fn find(sk: Sock) -> Option<LinkRef> {
     if same { Some(LinkRef { slot, link }) } else { None }
 }
 
-/// The link of a socket, created when the socket is on a quorum port. `task` is its user, when that is
-/// who runs now.
-#[inline(always)]
-pub fn find_or_create(sk: Sock, task: Option<Task>) -> Option<LinkRef> {
-    if let Some(at) = find(sk) {
-        adopt(at, task);
-        return Some(at);
+/// A socket that may have a link. What every other socket of the host pays at a hook is this look: two
+/// loads and two bits, and no call of a helper.
+#[derive(Clone, Copy)]
+pub struct Candidate {
+    sk: Sock,
+    local: u16,
+    remote: u16,
+    on_quorum_port: bool,
+}
+
+impl Candidate {
+    /// Looks at the ports.
+    #[inline(always)]
+    pub fn of(sk: Sock) -> Option<Self> {
+        let local: u16 = sk.load(offset!(skc_num));
+        let remote = u16::from_be(sk.load(offset!(skc_dport)));
+        let on_quorum_port = bit(&maps::PORTS, local as u32) || bit(&maps::PORTS, remote as u32);
+        // A connection that was reset has given its own port back, and what it received may still be read.
+        let is_reset = local == 0 && remote != 0;
+        if on_quorum_port || is_reset { Some(Self { sk, local, remote, on_quorum_port }) } else { None }
     }
-    let local: u16 = sk.load(offset!(skc_num));
-    let remote = u16::from_be(sk.load(offset!(skc_dport)));
-    if !bit(&maps::PORTS, local as u32) && !bit(&maps::PORTS, remote as u32) {
-        return None;
+
+    /// Its link, created when the socket is on a quorum port. `task` is its user, when that is who runs now.
+    #[inline(always)]
+    pub fn link(self, task: Option<Task>) -> Option<LinkRef> {
+        if let Some(at) = find(self.sk) {
+            adopt(at, task);
+            return Some(at);
+        }
+        if !self.on_quorum_port {
+            return None;
+        }
+        self.sk.tcp()?;
+        create(self.sk, task, self.local, self.remote)
     }
-    sk.tcp()?;
-    create(sk, task, local, remote)
 }
 
 /// A link that an arrival created learns whose it is with the first call on its socket.

@@ -7,7 +7,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use core::ffi::c_void;
 
 use crate::kernel::{Sock, offset};
-use crate::sockets::{find_or_create, rings};
+use crate::sockets::{Candidate, rings};
 
 /// `void sk_data_ready(const struct sock *sk)`
 #[btf_tracepoint(function = "sk_data_ready")]
@@ -26,7 +26,7 @@ fn arrival_fentry(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn arrived(sk: Sock) {
     // The first bytes after the probe came may be a proposal: their link is opened here, not at the read.
-    let Some(at) = find_or_create(sk, None) else { return };
+    let Some(at) = Candidate::of(sk).and_then(|candidate| candidate.link(None)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let Some(rings) = rings(at.slot) else { return };
     // SAFETY: map values live as long as their maps; the socket's lock serialises arrivals.

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::sockets::find_or_create;
+use crate::sockets::Candidate;
 use crate::stream::{Span, frame_call};
 
 /// include/linux/socket.h
@@ -41,11 +41,12 @@ fn return_value(ctx: &FExitContext) -> i32 {
 
 #[inline(always)]
 fn received(sk: Sock, ret: i32, flags: i32) {
+    let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let Some(link) = find_or_create(sk, Some(task)) else {
+    let Some(link) = candidate.link(Some(task)) else {
         return;
     };
     let Some(tcp) = sk.tcp() else { return };

@@ -7,7 +7,7 @@ use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
 use crate::maps;
-use crate::sockets::find_or_create;
+use crate::sockets::Candidate;
 use crate::stream::{Span, frame_call};
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`
@@ -26,11 +26,12 @@ fn send_fexit(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn sent(sk: Sock, ret: i32) {
+    let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 {
         return;
     }
-    let Some(link) = find_or_create(sk, Some(task)) else {
+    let Some(link) = candidate.link(Some(task)) else {
         return;
     };
     let Some(tcp) = sk.tcp() else { return };
