@@ -14,6 +14,7 @@ pub mod exposition;
 pub mod fault;
 pub mod http;
 pub mod load;
+pub mod markdown;
 pub mod net;
 pub mod poll;
 pub mod probe;

@@ -42,7 +42,7 @@ pub struct Ensemble {
 impl Ensemble {
     /// Chooses ports and writes the configuration; starts nothing.
     pub fn prepare(spec: &Spec) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("termite-ensemble-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("termite-ensemble-").tempdir_in(&spec.place)?;
         let fabric = match spec.network {
             Network::Loopback | Network::LoopbackIpv6 => None,
             Network::Namespaces => Some(Fabric::new(u8::try_from(spec.servers.len())?)?),

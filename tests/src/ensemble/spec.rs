@@ -1,5 +1,7 @@
 //! What an ensemble is to look like. Values only.
 
+use std::path::{Path, PathBuf};
+
 /// Where the servers live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -26,6 +28,7 @@ pub struct Spec {
     pub(super) settings: Vec<(String, String)>,
     pub(super) jvm: Vec<String>,
     pub(super) sasl: bool,
+    pub(super) place: PathBuf,
 }
 
 impl Spec {
@@ -37,6 +40,7 @@ impl Spec {
             settings: Vec::new(),
             jvm: Vec::new(),
             sasl: false,
+            place: std::env::temp_dir(),
         }
     }
 
@@ -73,6 +77,12 @@ impl Spec {
     /// One more option of every JVM.
     pub fn with_jvm_option(mut self, option: &str) -> Self {
         self.jvm.push(option.to_owned());
+        self
+    }
+
+    /// All files below another directory than the one for temporary files.
+    pub fn in_directory(mut self, place: &Path) -> Self {
+        place.clone_into(&mut self.place);
         self
     }
 

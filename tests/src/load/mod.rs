@@ -5,6 +5,7 @@
 //! same load as a quick one. Each burst leaves in one write.
 
 mod session;
+mod timed;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use self::session::Session;
+pub use self::timed::{Pace, Timed, time};
 use crate::net::{self, Namespace};
 
 /// Where clients reach a server.

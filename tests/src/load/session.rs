@@ -7,6 +7,7 @@ use std::io::{BufReader, Read, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,10 +27,12 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the server answered to the writes of one session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
+    /// How long each write took, in the order of the writes; empty if nobody told when they left.
+    pub(super) latencies: Vec<Duration>,
 }
 
 /// How far the reading thread has come.
@@ -46,6 +49,8 @@ pub(super) struct Session {
     reader: Option<JoinHandle<Answers>>,
     /// Requests written so far; an answer of any kind counts against it.
     sent: u64,
+    /// When the writes left, one for each, if latencies are wanted.
+    departures: Option<Receiver<Instant>>,
     progress: Arc<Progress>,
     xid: i32,
     last_ping: Instant,
@@ -62,7 +67,8 @@ impl Session {
         let welcome = read_frame(&mut stream).context("no session")?;
         ensure!(i32_at(&welcome, 4)? > 0, "the server refused the session");
         let progress = Arc::default();
-        Ok(Self { stream, reader: None, sent: 0, progress, xid: 0, last_ping: Instant::now() })
+        let last_ping = Instant::now();
+        Ok(Self { stream, reader: None, sent: 0, departures: None, progress, xid: 0, last_ping })
     }
 
     /// Makes a znode; one that is there already is fine. Only before the first batch.
@@ -77,6 +83,12 @@ impl Session {
             0 | NODE_EXISTS => Ok(()),
             code => bail!("create {path} failed with code {code}"),
         }
+    }
+
+    /// Has the answers timed. `departures` must hold the instant of a write before the write leaves. Only
+    /// before the first batch.
+    pub(super) fn time(&mut self, departures: Receiver<Instant>) {
+        self.departures = Some(departures);
     }
 
     /// Sends one setData each, all in one write.
@@ -124,8 +136,9 @@ impl Session {
         if self.reader.is_none() {
             let stream = self.stream.try_clone()?;
             let progress = Arc::clone(&self.progress);
+            let departures = self.departures.take();
             self.reader = Some(std::thread::spawn(move || {
-                let answers = read_answers(&stream, &progress.answered);
+                let answers = read_answers(&stream, &progress.answered, departures.as_ref());
                 progress.over.store(true, Ordering::Release);
                 answers
             }));
@@ -149,7 +162,7 @@ impl Session {
 }
 
 /// Counts answers until the connection ends.
-fn read_answers(stream: &TcpStream, answered: &AtomicU64) -> Answers {
+fn read_answers(stream: &TcpStream, answered: &AtomicU64, departures: Option<&Receiver<Instant>>) -> Answers {
     let mut answers = Answers::default();
     let mut stream = BufReader::new(stream);
     while let Ok(frame) = read_frame(&mut stream) {
@@ -166,6 +179,9 @@ fn read_answers(stream: &TcpStream, answered: &AtomicU64) -> Answers {
             answers.acknowledged += 1;
         } else {
             break;
+        }
+        if let Some(left_at) = departures.and_then(|departures| departures.try_recv().ok()) {
+            answers.latencies.push(left_at.elapsed());
         }
         answered.fetch_add(1, Ordering::Release);
     }
