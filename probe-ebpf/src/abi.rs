@@ -82,10 +82,6 @@ pub struct Config {
     pub heartbeats: u32,
     /// 1 when an arrival hook is attached; else `arrived` falls back to `read` and is marked inferred.
     pub arrival_hook: u32,
-    /// 1 when a hook stamps the hand-over to TCP before the end of the call.
-    pub handed_hook: u32,
-    /// Explicit padding.
-    pub reserved: u32,
 }
 
 /// Where a socket's state is kept: the value of the socket storage.
@@ -203,20 +199,18 @@ pub mod change {
     pub const OPENED: u32 = 0;
     /// The learner was told UPTODATE: its proposals count from here.
     pub const UPTODATE: u32 = 1;
-    /// Attached in mid-stream: an ACK met its proposal, counting begins.
-    pub const CONFIRMED: u32 = 2;
     /// The framing was lost and is searched anew.
-    pub const RESYNC: u32 = 3;
+    pub const RESYNC: u32 = 2;
     /// The connection closed.
-    pub const CLOSED: u32 = 4;
+    pub const CLOSED: u32 = 3;
     /// The link is TLS.
-    pub const TLS: u32 = 5;
+    pub const TLS: u32 = 4;
     /// The learner introduced itself: its sid is known.
-    pub const SID: u32 = 6;
+    pub const SID: u32 = 5;
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 6;
     /// Their names in records.
-    pub const NAMES: [&str; COUNT] = ["opened", "uptodate", "confirmed", "resync", "closed", "tls", "sid"];
+    pub const NAMES: [&str; COUNT] = ["opened", "uptodate", "resync", "closed", "tls", "sid"];
 }
 
 /// A change in the life of a link.
@@ -273,7 +267,7 @@ pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
     assert!(size_of::<Offsets>() == 18 * 4);
-    assert!(size_of::<Config>() == 32);
+    assert!(size_of::<Config>() == 24);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<ProposalRecord>() == 72);
     assert!(size_of::<HeartbeatRecord>() == 32);

@@ -59,7 +59,8 @@ pub struct Handed {
     pub reserved: u32,
 }
 
-/// Counters of a link; each is written by one direction only.
+/// Counters of a link. Each is written by one direction only, but for `resyncs`, `unframed_calls` and
+/// `expired`, where two losses at the same instant on two CPUs may count as one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -153,33 +153,13 @@ impl Kernel {
         settings: &Settings,
     ) -> Result<(Self, RingBuf<MapData>), KernelError> {
         let btf = Btf::from_sys_fs()?;
-        let has = |hook: &str| plan.jobs.iter().any(|job| job.hook == hook && !job.candidates.is_empty());
-        let config = Config {
-            slower_ns: settings.slower_ns,
-            stall_ns: settings.stall_ns,
-            heartbeats: settings.heartbeats.into(),
-            arrival_hook: has("arrival").into(),
-            handed_hook: has("handed").into(),
-            reserved: 0,
-        };
-        let (config, offsets) = (Plain(config), Plain(*offsets));
-        let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .allow_unsupported_maps()
-            .override_global("OFFSETS", &offsets, true)
-            .override_global("CONFIG", &config, true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .map_max_entries("LINKS", settings.links)
-            .map_max_entries("RINGS", settings.links)
-            .map_max_entries("FREE_SLOTS", settings.links)
-            .map_max_entries("RECORDS", settings.ring_bytes)
-            .load(OBJECT)?;
-        let log = match settings.verbose {
-            true => Some(EbpfLogger::init_with_logger(&mut ebpf, StandardError)?),
-            false => None,
-        };
-        let hooks = attach_all(plan, &mut ebpf, &btf)?;
+        let mut loaded = load(plan, offsets, settings, &btf, true)?;
+        if loaded.hooks.iter().any(|h| h.hook == "arrival" && h.state != "attached") {
+            // The programs must know that no arrival will be seen, and what they know is frozen at load.
+            drop(loaded);
+            loaded = load(plan, offsets, settings, &btf, false)?;
+        }
+        let Loaded { mut ebpf, hooks, log } = loaded;
         let records = take(&mut ebpf, "RECORDS")?;
         let mut kernel = Self {
             hooks,
@@ -256,6 +236,47 @@ impl Kernel {
         }
         Ok(counters)
     }
+}
+
+struct Loaded {
+    ebpf: Ebpf,
+    hooks: Vec<HookReport>,
+    log: Option<EbpfLogger<StandardError>>,
+}
+
+/// Loads the object and attaches the programs. `arrival` tells them whether to count on the arrival hook.
+fn load(
+    plan: &Plan,
+    offsets: &Offsets,
+    settings: &Settings,
+    btf: &Btf,
+    arrival: bool,
+) -> Result<Loaded, KernelError> {
+    let config = Plain(Config {
+        slower_ns: settings.slower_ns,
+        stall_ns: settings.stall_ns,
+        heartbeats: settings.heartbeats.into(),
+        arrival_hook: arrival.into(),
+    });
+    let offsets = Plain(*offsets);
+    let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(btf))
+        .allow_unsupported_maps()
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("CONFIG", &config, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("LINKS", settings.links)
+        .map_max_entries("RINGS", settings.links)
+        .map_max_entries("FREE_SLOTS", settings.links)
+        .map_max_entries("RECORDS", settings.ring_bytes)
+        .load(OBJECT)?;
+    let log = match settings.verbose {
+        true => Some(EbpfLogger::init_with_logger(&mut ebpf, StandardError)?),
+        false => None,
+    };
+    let hooks = attach_all(plan, &mut ebpf, btf)?;
+    Ok(Loaded { ebpf, hooks, log })
 }
 
 fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
