@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use crate::host::facts::{Capability, Fact, HostFacts, KernelTypes, ProcessView, Tracefs};
+use crate::host::facts::{Capability, Fact, HostFacts, KernelTypes, Lockdown, ProcessView, Tracefs};
 
 /// The reason for a variant that has none better.
 pub(crate) const FIRST_CHOICE: &str = "first choice";
@@ -300,10 +300,11 @@ fn tracefs_remedy(facts: &HostFacts) -> &'static str {
 /// # Errors
 /// Everything that is missing, each with how to get it.
 pub(crate) fn requirements(facts: &HostFacts) -> Result<(), Vec<Missing>> {
-    let mut missing: Vec<Missing> = [architecture(facts), types(facts), privileges(facts), processes(facts)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut missing: Vec<Missing> =
+        [architecture(facts), types(facts), privileges(facts), kernel_memory(facts), processes(facts)]
+            .into_iter()
+            .flatten()
+            .collect();
     // Without types every job lacks everything, which is said already.
     if matches!(facts.types, KernelTypes::Read(_)) {
         missing.extend(plan(facts).jobs.iter().filter_map(hooks));
@@ -362,6 +363,13 @@ fn privileges(facts: &HostFacts) -> Option<Missing> {
                  cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep FILE; or in Kubernetes add BPF, \
                  PERFMON and SYS_PTRACE to securityContext.capabilities"
             .into(),
+    })
+}
+
+fn kernel_memory(facts: &HostFacts) -> Option<Missing> {
+    matches!(facts.lockdown, Fact::Known(Lockdown::Confidentiality)).then(|| Missing {
+        what: "permission to read kernel memory: this kernel is locked down for confidentiality".into(),
+        remedy: "boot it with lockdown=integrity, which the probe can live with".into(),
     })
 }
 

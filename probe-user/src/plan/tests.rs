@@ -7,8 +7,8 @@ use crate::host::facts::tests::{
     debian_6_1, debian_6_12, linux_6_18, unprivileged, without_btf, without_tracefs,
 };
 use crate::host::facts::{
-    Capabilities, FUNCTIONS, Fact, HostFacts, KernelShape, KernelTypes, ProcessView, SYSCALL_EVENTS,
-    TRACEPOINTS,
+    Capabilities, FUNCTIONS, Fact, HostFacts, KernelShape, KernelTypes, Lockdown, ProcessView,
+    SYSCALL_EVENTS, TRACEPOINTS,
 };
 use crate::host::offsets::LostField;
 
@@ -119,6 +119,7 @@ fn an_ordinary_user_is_told_which_capabilities_are_missing() {
 fn all_that_is_missing_is_said_at_once() {
     let facts = HostFacts {
         architecture: "aarch64".into(),
+        lockdown: Fact::Known(Lockdown::Confidentiality),
         processes: Fact::Known(ProcessView::Container),
         ..change_shape(debian_6_1(), |shape| {
             shape.functions.insert("tcp_recvmsg", None);
@@ -134,6 +135,7 @@ fn all_that_is_missing_is_said_at_once() {
         [
             "an x86_64 host: this one is aarch64",
             "the place of kernel fields: tcp_sock has no rcv_nxt in this kernel",
+            "permission to read kernel memory: this kernel is locked down for confidentiality",
             "the host's process ids: /proc shows those of a container",
             "a hook for the job receive: receive_tp: this kernel has no tracepoint sock_recv_length; \
              receive_fexit: this kernel has no function tcp_recvmsg",
