@@ -39,7 +39,11 @@ fn entered() -> u32 {
     if task.is_watched() {
         // SAFETY: a helper without preconditions.
         let flush = Flush { began_at: unsafe { bpf_ktime_get_ns() }, ended_at: 0 };
-        if maps::FLUSHES.insert(task.tid, flush, 0).is_err() {
+        // In place where the thread has an entry: an insertion takes a new element off the map's lists.
+        if let Some(entry) = maps::FLUSHES.get_ptr_mut(task.tid) {
+            // SAFETY: this thread alone writes its entry.
+            unsafe { *entry = flush };
+        } else if maps::FLUSHES.insert(task.tid, flush, 0).is_err() {
             count(counter::FLUSHES_LOST);
         }
     }
