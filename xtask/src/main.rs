@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod build;
 mod demo;
 mod elf;
@@ -32,6 +33,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every check: formatting, lints, unit tests, real tests
     Test(test::Options),
+    /// Measure what the probe costs, beside what it is compared with
+    Bench(bench::Options),
     /// Check the sources for what no compiler lint covers
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Build => build::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

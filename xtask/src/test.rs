@@ -13,10 +13,10 @@ use crate::plan::Scope;
 use crate::{build, invoke, setup, tidy};
 
 /// The crate of the tests that cross a process boundary.
-const REAL_TESTS: &str = "termite-probe-tests";
+pub(crate) const REAL_TESTS: &str = "termite-probe-tests";
 
 /// How those tests find the binary.
-const BINARY_VARIABLE: &str = "TERMITE_PROBE_BIN";
+pub(crate) const BINARY_VARIABLE: &str = "TERMITE_PROBE_BIN";
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]

@@ -1,0 +1,39 @@
+//! What the probe costs, measured.
+//!
+//! In: the sources, and a host that `setup` made ready. Out: tables on standard output, and with `--write`
+//! the generated part of docs/overhead.md. Invariant: what is measured is the static release binary. Not
+//! here: the measuring, which is the bench `overhead` of the tests.
+
+use crate::plan::Scope;
+use crate::test::{BINARY_VARIABLE, REAL_TESTS};
+use crate::{build, invoke, setup};
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rough figures in a third of the time
+    #[arg(long)]
+    quick: bool,
+    /// Put the results into docs/overhead.md; wants all parts
+    #[arg(long)]
+    write: bool,
+    /// Only these parts
+    #[arg(value_parser = ["hooks", "slowdown", "ensemble", "footprint", "start"])]
+    parts: Vec<String>,
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::ensure(Scope::All)?;
+    let binary = build::binary()?;
+    let mut command =
+        invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "overhead", "--"]);
+    command.args(&options.parts).env(BINARY_VARIABLE, &binary);
+    if options.quick {
+        command.arg("--quick");
+    }
+    if options.write {
+        command.arg("--write");
+    }
+    invoke::run(&mut command)
+}
