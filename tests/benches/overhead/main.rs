@@ -76,6 +76,9 @@ struct Options {
     only: Vec<String>,
 }
 
+/// The program that tells that a probe runs which was not started here.
+const OTHER_PROBE: &str = "receive_tp";
+
 /// A part of the page: its name, and what measures it.
 type Part = (&'static str, fn(&Effort, &mut Page) -> Result<()>);
 
@@ -126,6 +129,11 @@ fn run(options: &Options) -> Result<()> {
     let effort = if options.quick { QUICK } else { FULL };
     let begin = Instant::now();
     let mut page = Page::begin(options.quick)?;
+    if programs::names().values().any(|name| name == OTHER_PROBE) {
+        page.remark(
+            "**Another probe ran on this host: what is measured without one here is not without one.**",
+        );
+    }
     let parts =
         PARTS.iter().filter(|(name, _)| options.only.is_empty() || options.only.iter().any(|n| n == name));
     for (name, measure) in parts {
