@@ -12,6 +12,7 @@ pub mod arrivals;
 pub mod framer;
 pub mod histogram;
 pub mod link;
+pub mod overtaken;
 pub mod window;
 pub mod zab;
 

@@ -10,6 +10,7 @@ use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
 use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
 use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
+use crate::overtaken::{self, Overtaken};
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
 
@@ -60,7 +61,8 @@ pub struct Handed {
 }
 
 /// Counters of a link. Each is written by one direction only, but for `resyncs`, `unframed_calls` and
-/// `expired`, where two losses at the same instant on two CPUs may count as one.
+/// `expired`, where two losses at the same instant on two CPUs may count as one, and for `matched` in the
+/// case of [`crate::overtaken`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -143,6 +145,8 @@ pub struct Rings {
     pub window: window::Ring,
     /// Deliveries.
     pub arrivals: [Arrival; arrivals::CAPACITY as usize],
+    /// ACKs that came before their proposal's send call had ended.
+    pub overtaken: overtaken::Waiting,
 }
 
 /// What is known about the call that carried a packet.
@@ -297,7 +301,7 @@ impl Link {
         if kind == packet::PROPOSAL || kind == packet::ACK || kind == packet::PING {
             let stamp = self.stamp(rings, config, call, end_seq);
             return match kind {
-                packet::PROPOSAL => self.on_proposal(rings, call, zxid, stamp),
+                packet::PROPOSAL => self.on_proposal(rings, config, call, zxid, stamp),
                 packet::ACK => self.on_ack(rings, config, call, zxid, stamp),
                 _ => self.on_ping(call, stamp),
             };
@@ -347,7 +351,14 @@ impl Link {
     }
 
     #[inline(always)]
-    fn on_proposal(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+    fn on_proposal(
+        &mut self,
+        rings: &mut Rings,
+        config: &Config,
+        call: &Call,
+        zxid: u64,
+        stamp: Stamp,
+    ) -> Effect {
         if self.down.relocked == 1 {
             // What was lost may hold the end of a join, or proposals; and what was found may be a value
             // that looks like packets: an ACK must confirm it first.
@@ -364,12 +375,20 @@ impl Link {
             self.counts.proposals += 1;
         } else {
             self.counts.replayed += (self.window.mode == mode::JOINING) as u64;
+            return Effect::None;
         }
-        Effect::None
+        if call.incoming == 1 {
+            return Effect::None; // a learner acknowledges what it has read
+        }
+        let Some(ack) = overtaken::take(&mut rings.overtaken, zxid) else { return Effect::None };
+        self.window.leave_at_once(zxid);
+        self.counts.matched += 1;
+        let ack_call = Call { now: ack.read_at, incoming: 1, ..*call };
+        self.measure(config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
     }
 
     #[inline(always)]
-    fn on_ack(&mut self, rings: &Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+    fn on_ack(&mut self, rings: &mut Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
@@ -398,6 +417,11 @@ impl Link {
             }
             Taken::Overrun { expired } => {
                 self.counts.expired += expired as u64;
+                Effect::None
+            }
+            Taken::Unknown if call.incoming == 1 && stamp.doubt == 0 && self.window.awaits(zxid) => {
+                let ack = Overtaken { zxid, arrived_at: stamp.at, read_at: call.now };
+                overtaken::put(&mut rings.overtaken, ack);
                 Effect::None
             }
             Taken::Unknown => {

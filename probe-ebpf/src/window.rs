@@ -122,6 +122,25 @@ impl Window {
         if epoch > self.epoch { 0 } else { end.saturating_sub(low) }
     }
 
+    /// Is this the ACK of a proposal that is about to enter?
+    #[inline(always)]
+    #[must_use]
+    pub fn awaits(&self, zxid: u64) -> bool {
+        let (epoch, counter) = parts(zxid);
+        self.mode == mode::LIVE
+            && epoch == self.epoch
+            && counter.wrapping_sub(self.high) < crate::overtaken::CAPACITY
+    }
+
+    /// The proposal that just entered was acknowledged before: it leaves at once.
+    #[inline(always)]
+    pub fn leave_at_once(&mut self, zxid: u64) {
+        let counter = zxid as u32;
+        if self.low == counter {
+            self.low = counter.wrapping_add(1);
+        }
+    }
+
     /// A proposal enters.
     #[inline(always)]
     pub fn push(&mut self, ring: &mut Ring, zxid: u64, entry: Entry) -> Pushed {

@@ -6,10 +6,11 @@ use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
 use crate::arrivals::{self, Arrival, Arrivals};
 use crate::framer::{BUFFER, CallBytes, Framer, Turn};
 use crate::histogram::Histogram;
+use crate::overtaken::{self, Overtaken};
 use crate::testing::script::{Plot, Script, Sync};
 use crate::testing::timeline::{Event, Timeline, Truth};
 use crate::testing::{Filler, Rng};
-use crate::window::{self, Entry, Window};
+use crate::window::{self, Entry, Window, mode};
 use crate::zab::{Direction, packet};
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -88,6 +89,7 @@ impl Probe {
             rings: Box::new(Rings {
                 window: [Entry::default(); window::CAPACITY as usize],
                 arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
+                overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
             }),
             config: Config { arrival_hook: 1, stall_ns: 2000, ..Config::default() },
             records: Vec::new(),
@@ -364,4 +366,49 @@ fn hostile_values_are_not_measured() {
         }
     }
     assert!(measured as u64 > 50 * SEEDS, "{measured}");
+}
+
+/// At the leader an ACK may be read before the send call of its proposal has ended.
+#[test]
+fn an_ack_that_overtakes_its_send_call_is_matched() {
+    let mut link = Link::FREE;
+    link.identity.side = side::LEADER;
+    let mut rings = Rings {
+        window: [Entry::default(); window::CAPACITY as usize],
+        arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
+        overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
+    };
+    link.window.mode = mode::JOINING;
+    link.window.go_live(1);
+    let config = Config { slower_ns: 0, stall_ns: u64::MAX, arrival_hook: 1, ..Config::default() };
+    let mut seen = std::vec::Vec::new();
+    let zxid = |counter: u64| (1 << 32) | counter;
+    let mut go = |link: &mut Link, incoming, kind, counter, at: u64| {
+        if incoming == 1 {
+            link.arrivals.push(&mut rings.arrivals, at as u32, at);
+        } else if link.handed.first_at == 0 {
+            link.handed.turn(0, at);
+        }
+        let call = Call { now: at + 5, incoming, ..Call::default() };
+        if let Effect::Proposal(r) =
+            link.on_packet(&mut rings, &config, &call, (kind, zxid(counter), 0, at as u32))
+        {
+            seen.push((r.zxid as u32, r.ended_at - r.began_at));
+        }
+        link.handed.first_at = 0;
+    };
+    link.drained = 1;
+    go(&mut link, 0, packet::PROPOSAL, 1, 1000);
+    go(&mut link, 1, packet::ACK, 1, 1400);
+    link.handed.turn(0, 2000); // proposal 2 is handed over, but its call has not ended
+    let handed = link.handed;
+    go(&mut link, 1, packet::ACK, 2, 2400);
+    assert_eq!(link.counts.unknown_acks, 0);
+    link.handed = handed;
+    go(&mut link, 0, packet::PROPOSAL, 2, 2800);
+    go(&mut link, 0, packet::PROPOSAL, 3, 3000);
+    go(&mut link, 1, packet::ACK, 3, 3400);
+    assert_eq!(seen, [(1, 400), (2, 400), (3, 400)]);
+    let c = link.counts;
+    assert_eq!((c.proposals, c.matched, c.expired, link.window.in_flight()), (3, 3, 0, 0));
 }

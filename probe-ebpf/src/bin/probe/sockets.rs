@@ -62,7 +62,8 @@ pub fn find(sk: Sock) -> Option<LinkRef> {
 /// loads and two bits, and no call of a helper.
 #[derive(Clone, Copy)]
 pub struct Candidate {
-    sk: Sock,
+    /// The socket.
+    pub sk: Sock,
     local: u16,
     remote: u16,
     on_quorum_port: bool,

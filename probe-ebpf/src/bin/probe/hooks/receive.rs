@@ -46,14 +46,18 @@ fn received(sk: Sock, ret: i32, flags: i32) {
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let Some(link) = candidate.link(Some(task)) else {
-        return;
-    };
+    received_watched(candidate, task, ret as u32);
+}
+
+/// Out of line, so that what every other receive call of the host passes through stays small.
+#[inline(never)]
+fn received_watched(candidate: Candidate, task: Task, bytes: u32) {
+    let sk = candidate.sk;
+    let Some(link) = candidate.link(Some(task)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let copied: u32 = tcp.load(offset!(tcp_copied_seq));
     let next: u32 = tcp.load(offset!(tcp_rcv_nxt));
     let received: u64 = tcp.load(offset!(tcp_bytes_received));
-    let bytes = ret as u32;
     let unread = next.wrapping_sub(copied) as u64;
     let at_start = received.wrapping_sub(unread) == bytes as u64;
     frame_call(link, task, true, Span { end_seq: copied, bytes, at_start }, Flush::default());

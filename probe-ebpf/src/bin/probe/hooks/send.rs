@@ -31,14 +31,18 @@ fn sent(sk: Sock, ret: i32) {
     if !task.is_watched() || ret <= 0 {
         return;
     }
-    let Some(link) = candidate.link(Some(task)) else {
-        return;
-    };
+    sent_watched(candidate, task, ret as u32);
+}
+
+/// Out of line, so that what every other send call of the host passes through stays small.
+#[inline(never)]
+fn sent_watched(candidate: Candidate, task: Task, bytes: u32) {
+    let sk = candidate.sk;
+    let Some(link) = candidate.link(Some(task)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
     let unacked: u32 = tcp.load(offset!(tcp_snd_una));
     let acked: u64 = tcp.load(offset!(tcp_bytes_acked));
-    let bytes = ret as u32;
     let handed_over = acked.wrapping_add(end_seq.wrapping_sub(unacked) as u64);
     // The kernel counts the SYN of an active open among the acknowledged bytes.
     let at_start = handed_over.wrapping_sub(bytes as u64) <= 1;
