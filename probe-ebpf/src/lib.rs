@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod arrivals;
+pub mod counts;
 pub mod framer;
 pub mod histogram;
 pub mod link;
