@@ -9,7 +9,7 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Live proposals seen.
+    /// Live proposals seen; filled in by [`crate::link::Link::settle`] when the link is read.
     pub proposals: u64,
     /// Of them acknowledged.
     pub matched: u64,

@@ -197,7 +197,7 @@ impl Link {
         drained: 0,
         ping_at: 0,
         handed: Handed { first_at: 0, last_at: 0, last_seq: 0, reserved: 0 },
-        window: Window { epoch: 0, low: 0, high: 0, mode: 0, live_from: 0 },
+        window: Window::NEW,
         arrivals: Arrivals { head: 0, tail: 0, merged: 0 },
         counts: Counts::ZERO,
         stages_ns: [0; 4],
@@ -206,6 +206,11 @@ impl Link {
         delay: Histogram::EMPTY,
         heartbeat: Histogram::EMPTY,
     };
+
+    /// Completes the counts after the link was read: what is derived is not kept twice.
+    pub fn settle(&mut self) {
+        self.counts.proposals = self.window.seen();
+    }
 
     /// The framer of one direction.
     #[inline(always)]
@@ -287,7 +292,7 @@ impl Link {
     #[inline(always)]
     fn leave(&mut self, mode: u32) {
         self.counts.expired += self.window.in_flight() as u64;
-        self.window.mode = mode;
+        self.window.stop_counting(mode);
     }
 
     #[inline(always)]
@@ -311,9 +316,7 @@ impl Link {
         let pushed = self.window.push(&mut rings.window, zxid, entry);
         self.counts.expired += pushed.expired as u64;
         self.counts.gaps += pushed.gap as u64;
-        if pushed.live == 1 {
-            self.counts.proposals += 1;
-        } else {
+        if pushed.live == 0 {
             self.counts.replayed += (self.window.mode == mode::JOINING) as u64;
             return Effect::None;
         }
@@ -342,7 +345,6 @@ impl Link {
         match self.window.take(&rings.window, zxid) {
             Taken::Entry { entry, expired, confirmed } => {
                 self.counts.expired += expired as u64;
-                self.counts.proposals += confirmed as u64;
                 self.counts.matched += 1;
                 if confirmed > 0 {
                     self.up.epoch = (zxid >> 32) as u32;

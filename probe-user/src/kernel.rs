@@ -233,6 +233,7 @@ impl Kernel {
                 break;
             }
         }
+        link.settle();
         Ok(Some(link))
     }
 
