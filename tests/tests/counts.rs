@@ -10,7 +10,7 @@ use termite_probe_tests::probe::{Run, Trace, Vantage};
 use termite_probe_tests::scene;
 
 /// How long the ensemble is written to.
-const DURATION: Duration = Duration::from_secs(15);
+const DURATION: Duration = Duration::from_secs(30);
 
 #[test]
 fn steady_writes_are_counted_exactly() -> Result<()> {
