@@ -439,6 +439,7 @@ fn reason_in(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::reason_in;
+    use super::{Settings, kernel_bytes};
 
     #[test]
     fn the_reason_is_not_hidden_by_statistics() {
@@ -451,5 +452,15 @@ mod tests {
              dereference of modified ctx ptr R2 off=40 disallowed"
         );
         assert_eq!(reason_in("processed 0 insns\n"), "no verifier log");
+    }
+
+    #[test]
+    fn a_link_takes_what_the_help_says() {
+        let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
+        assert_eq!(
+            (of(2) - of(1)).div_ceil(1024),
+            211,
+            "correct the help of --links and docs/limitations.md"
+        );
     }
 }

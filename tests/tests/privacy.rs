@@ -40,9 +40,9 @@ fn no_output_and_no_memory_holds_a_payload() -> Result<()> {
     ensure!(report.acknowledged > 500, "too few writes to judge: {report:?}");
 
     for (name, pid) in [("serve", serve.pid()), ("trace --json", json.pid()), ("trace", lines.pid())] {
-        let (found, bytes) = search_memory(pid, marker.as_bytes())?;
-        println!("{name}: searched {bytes} bytes of memory");
-        ensure!(bytes > 1 << 20, "only {bytes} bytes of {name} could be read");
+        let (found, bytes, rings) = search_memory(pid, marker.as_bytes())?;
+        println!("{name}: searched {bytes} bytes of memory, {rings} of them rings");
+        ensure!(rings > 1 << 20, "only {rings} bytes of the rings of {name} could be read");
         ensure!(!found, "the memory of {name} holds the marker");
     }
     let metrics = http::get(port, "/metrics")?.body;
@@ -69,15 +69,16 @@ fn no_output_and_no_memory_holds_a_payload() -> Result<()> {
 #[test]
 fn the_search_finds_a_marker_in_memory() -> Result<()> {
     let held = marker();
-    let (found, _) = search_memory(std::process::id(), held.as_bytes())?;
+    let (found, ..) = search_memory(std::process::id(), held.as_bytes())?;
     ensure!(found, "the test's own memory holds the marker");
     Ok(())
 }
 
-/// Searches every readable mapping of a process; says how much could be read.
-fn search_memory(pid: u32, needle: &[u8]) -> Result<(bool, u64)> {
+/// Searches every readable mapping of a process; says how much could be read, and how much of the kernel
+/// side's rings.
+fn search_memory(pid: u32, needle: &[u8]) -> Result<(bool, u64, u64)> {
     let memory = File::open(format!("/proc/{pid}/mem")).context("cannot open the probe's memory")?;
-    let (mut found, mut total) = (false, 0);
+    let (mut found, mut total, mut rings) = (false, 0, 0);
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let mut fields = line.split_whitespace();
         let (range, rights) = (fields.next().context("no range")?, fields.next().context("no rights")?);
@@ -90,8 +91,9 @@ fn search_memory(pid: u32, needle: &[u8]) -> Result<(bool, u64)> {
         // A mapping that went away meanwhile is no place to hide.
         if memory.read_exact_at(&mut bytes, from).is_ok() {
             total += to - from;
+            rings += u64::from(line.ends_with("anon_inode:bpf-map")) * (to - from);
             found |= bytes.windows(needle.len()).any(|window| window == needle);
         }
     }
-    Ok((found, total))
+    Ok((found, total, rings))
 }

@@ -53,7 +53,6 @@ pub(crate) struct Btf {
     /// Where each type begins; type ids count from 1.
     at: Vec<u32>,
     records: Vec<u32>,
-    enums: Vec<u32>,
     typedefs: Vec<u32>,
     functions: Vec<u32>,
 }
@@ -139,7 +138,6 @@ impl Btf {
             strings,
             at: Vec::with_capacity(types.len() / 24),
             records: Vec::new(),
-            enums: Vec::new(),
             typedefs: Vec::new(),
             functions: Vec::new(),
         };
@@ -156,7 +154,6 @@ impl Btf {
             let id = btf.at.len() as u32;
             match kind {
                 kind::STRUCT | kind::UNION => btf.records.push(id),
-                kind::ENUM | kind::ENUM64 => btf.enums.push(id),
                 kind::TYPEDEF => btf.typedefs.push(id),
                 kind::FUNC => btf.functions.push(id),
                 _ => {}
@@ -202,26 +199,6 @@ impl Btf {
             Refusal::BitField => BtfError::BitField { object, name },
             Refusal::Malformed => BtfError::Malformed { object, name },
         })
-    }
-
-    /// Value of an enum's variant.
-    ///
-    /// # Errors
-    /// When it is missing, or not the same in all definitions of that name.
-    #[allow(dead_code, reason = "the vector calls' iterator kinds are the next thing to be resolved")]
-    pub(crate) fn enum_value(&self, name: &str, variant: &str) -> Result<i64, BtfError> {
-        let mut values = Vec::new();
-        for found in self.named(&self.enums, name) {
-            values.push(self.variant_value(found, variant));
-        }
-        let Some(first) = values.first().copied() else {
-            return Err(BtfError::NoType { what: "enum", name: name.into() });
-        };
-        let (object, name) = (name.into(), variant.into());
-        if values.iter().any(|value| *value != first) {
-            return Err(BtfError::Ambiguous { object, name });
-        }
-        first.ok_or(BtfError::NoMember { object, name })
     }
 
     /// How many parameters a function has; `None` when there is no such function, or several that
@@ -322,23 +299,6 @@ impl Btf {
         let encoding = u32_at(&self.bytes, found.at + TYPE_BYTES).unwrap_or(0);
         let (offset, bits) = ((encoding >> 16) & 0xff, encoding & 0xff);
         offset != 0 || u64::from(bits) != u64::from(found.size_or_type) * 8
-    }
-
-    fn variant_value(&self, found: Type, variant: &str) -> Option<i64> {
-        let wide = found.kind() == kind::ENUM64;
-        let step = if wide { MEMBER_BYTES } else { 8 };
-        (0..found.count()).find_map(|index| {
-            let at = found.at + TYPE_BYTES + index * step;
-            if !self.is_name(u32_at(&self.bytes, at)?, variant) {
-                return None;
-            }
-            let low = u32_at(&self.bytes, at + 4)?;
-            Some(match (wide, found.flag()) {
-                (true, _) => (i64::from(u32_at(&self.bytes, at + 8)?) << 32) | i64::from(low),
-                (false, true) => i64::from(low.cast_signed()),
-                (false, false) => i64::from(low),
-            })
-        })
     }
 
     /// The type behind typedefs and qualifiers.
