@@ -59,7 +59,8 @@ fn capture_sees_five_servers_in_namespaces_and_their_observer() -> Result<()> {
         let acked = link.exchanges.iter().filter(|e| e.acked_at_ns.is_some()).count();
         println!("{:?} sync {:?} informs {} acked {acked}", link.sid, link.sync, link.informs);
         assert_eq!(link.observer, link.sid == Some(5));
-        assert_eq!(link.sync, Some(Sync::Diff));
+        // A learner whose first leader gave up before it led may be sent the whole (empty) tree instead.
+        assert!(matches!(link.sync, Some(Sync::Diff | Sync::Snap)), "{:?}", link.sync);
     }
     Ok(())
 }
