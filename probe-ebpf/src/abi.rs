@@ -5,6 +5,8 @@
 //! Invariant: fixed-width integers and byte arrays, explicit padding, sizes asserted at compile time, no
 //! payload byte. Deliberately absent: `bool`, `Option` and enums with data.
 
+use crate::cause::Parts;
+
 /// How a link looks from its host: the value of [`crate::link::Identity::side`].
 pub mod side {
     /// This host's process is the learner (follower or observer) and connected to the leader.
@@ -62,6 +64,24 @@ pub struct Offsets {
     pub tcp_bytes_received: u32,
     /// `tcp_sock.bytes_acked`: stream bytes acknowledged by the peer, u64.
     pub tcp_bytes_acked: u32,
+    /// `task_struct.pid`: thread id.
+    pub task_pid: u32,
+    /// `task_struct.tgid`: process id.
+    pub task_tgid: u32,
+    /// `task_struct.comm`: the thread's name, 16 bytes.
+    pub task_comm: u32,
+    /// `task_struct.in_iowait`: a bit; counted in bits.
+    pub task_in_iowait_bit: u32,
+    /// `task_struct.jobctl`: u64.
+    pub task_jobctl: u32,
+    /// `task_struct.sched_task_group`: pointer; 0 where control groups have no quota.
+    pub task_group: u32,
+    /// `task_group.parent`: pointer; 0 as above.
+    pub group_parent: u32,
+    /// `task_group.cfs_bandwidth.quota`: u64, all ones for none; 0 as above.
+    pub group_quota: u32,
+    /// `task_group.cfs_bandwidth.throttled_time`: ns, u64; 0 as above.
+    pub group_throttled_time: u32,
     /// `pt_regs.orig_ax`: number of the system call in progress.
     pub regs_orig_ax: u32,
     /// `pt_regs.si`: second argument of the system call.
@@ -129,10 +149,15 @@ pub mod kind {
     pub const TRANSITION: u32 = 2;
     /// [`super::ThreadRecord`].
     pub const THREAD: u32 = 3;
+    /// A safepoint of a JVM.
+    pub const SAFEPOINT: u32 = 4;
+    /// [`super::SegmentRecord`].
+    pub const SEGMENT: u32 = 5;
     /// How many kinds there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 6;
     /// Their names in records and metrics.
-    pub const NAMES: [&str; COUNT] = ["proposal", "heartbeat", "transition", "thread"];
+    pub const NAMES: [&str; COUNT] =
+        ["proposal", "heartbeat", "transition", "thread", "safepoint", "segment"];
 }
 
 /// Flags of a [`ProposalRecord`].
@@ -173,7 +198,63 @@ pub struct ProposalRecord {
     pub tid: u32,
     /// Explicit padding.
     pub reserved: u32,
+    /// The delay by cause, see [`crate::cause`]; the parts sum to it.
+    pub causes_ns: Parts,
 }
+
+impl ProposalRecord {
+    /// No proposal.
+    pub const NONE: Self = Self {
+        kind: kind::PROPOSAL,
+        slot: 0,
+        generation: 0,
+        flags: 0,
+        zxid: 0,
+        began_at: 0,
+        ended_at: 0,
+        read_at: 0,
+        flush_began_at: 0,
+        flush_ended_at: 0,
+        tid: 0,
+        reserved: 0,
+        causes_ns: [0; crate::cause::COUNT],
+    };
+}
+
+/// A long segment of the clock of a thread on a proposal's path, see [`crate::thread`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// [`kind::SEGMENT`].
+    pub kind: u32,
+    /// Its main cause.
+    pub cause: u32,
+    /// Process of the thread.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Begin, monotonic ns.
+    pub began_at: u64,
+    /// End.
+    pub ended_at: u64,
+    /// System call in which it slept.
+    pub call: u32,
+    /// How it was woken: [`crate::thread::by`].
+    pub by: u32,
+    /// Thread that had the CPU when this one got it (run queue), or that woke it (lock); 0 when unknown.
+    pub other_tid: u32,
+    /// Its process, 0 when unknown.
+    pub other_tgid: u32,
+    /// Its name.
+    pub other_comm: [u8; 16],
+    /// Name of the thread itself.
+    pub comm: [u8; 16],
+    /// Kernel addresses at which it waited, the innermost first; 0 after the last.
+    pub stack: [u64; STACK_FRAMES],
+}
+
+/// Frames of a kernel stack that are kept.
+pub const STACK_FRAMES: usize = 16;
 
 /// One PING and its answer, monotonic ns, as [`ProposalRecord`].
 #[repr(C)]
@@ -250,15 +331,17 @@ pub mod counter {
     /// First of [`super::kind::COUNT`] counters of emitted records.
     pub const EMITTED: u32 = 0;
     /// First of [`super::kind::COUNT`] counters of records that found the ring full.
-    pub const LOST: u32 = 4;
+    pub const LOST: u32 = 8;
     /// Sockets on a quorum port for which no slot was free.
-    pub const LINKS_REFUSED: u32 = 8;
+    pub const LINKS_REFUSED: u32 = 16;
     /// Flushes that could not be remembered.
-    pub const FLUSHES_LOST: u32 = 9;
+    pub const FLUSHES_LOST: u32 = 17;
     /// Not a counter: when all programs were attached, monotonic ns.
-    pub const READY_AT: u32 = 10;
+    pub const READY_AT: u32 = 18;
+    /// Threads on a proposal's path for which no slot was free.
+    pub const THREADS_REFUSED: u32 = 19;
     /// How many counters there are.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 24;
 }
 
 /// Process ids that can be watched: the largest `kernel.pid_max` of a 64-bit kernel
@@ -266,10 +349,11 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 18 * 4);
+    assert!(size_of::<Offsets>() == 27 * 4);
     assert!(size_of::<Config>() == 24);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<ProposalRecord>() == 72);
+    assert!(size_of::<ProposalRecord>() == 200);
+    assert!(size_of::<SegmentRecord>() == 208);
     assert!(size_of::<HeartbeatRecord>() == 32);
     assert!(size_of::<TransitionRecord>() == 24);
     assert!(size_of::<ThreadRecord>() == 32);

@@ -9,11 +9,14 @@
 
 pub mod abi;
 pub mod arrivals;
+pub mod cause;
 pub mod counts;
 pub mod framer;
 pub mod histogram;
+pub mod history;
 pub mod link;
 pub mod overtaken;
+pub mod thread;
 pub mod window;
 pub mod zab;
 

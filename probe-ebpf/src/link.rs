@@ -6,15 +6,20 @@
 //! direction's state is written by that direction's call alone. Deliberately absent: who the peer is
 //! (user space decides), causes, clocks.
 
-use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
+use crate::abi::{Config, Flush, ProposalRecord, change, side};
 use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
+use crate::cause::{self, Parts};
 use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
 use crate::overtaken::{self, Overtaken};
+use crate::thread::Thread;
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
 
 pub use crate::counts::Counts;
+pub use measure::{RECEIPTS, Receipt, Spent};
+
+mod measure;
 
 /// Who is connected with whom. Written once when the link is met.
 #[repr(C)]
@@ -90,6 +95,20 @@ pub struct Link {
     pub counts: Counts,
     /// Sums of the stages receive, process, log, send, ns (learner's side).
     pub stages_ns: [u64; 4],
+    /// Sums of the delays by cause, ns.
+    pub causes_ns: Parts,
+    /// At the leader: what it was doing while ACKs that had arrived waited to be read, by cause, ns.
+    pub leader_ns: Parts,
+    /// Receipts written.
+    pub receipts: u64,
+    /// What the last receipt is about: `arrived`.
+    pub receipt_from: u64,
+    /// And `read`.
+    pub receipt_to: u64,
+    /// What the sender of ACKs did since the read of a proposal.
+    pub spent: Spent,
+    /// The record of the last measured proposal at the learner (0) and at the leader (1).
+    pub records: [ProposalRecord; 2],
     /// Leader to learner.
     pub down: Framer,
     /// Learner to leader.
@@ -107,6 +126,8 @@ pub struct Rings {
     pub window: window::Ring,
     /// Deliveries.
     pub arrivals: [Arrival; arrivals::CAPACITY as usize],
+    /// What the time from arrival to read went to.
+    pub receipts: [Receipt; RECEIPTS],
     /// ACKs that came before their proposal's send call had ended.
     pub overtaken: overtaken::Waiting,
 }
@@ -129,8 +150,9 @@ pub struct Call {
 pub enum Effect {
     /// Nothing.
     None,
-    /// A proposal's delay is known. Slot and generation are the caller's to fill in.
-    Proposal(ProposalRecord),
+    /// A proposal's delay is known and worth a record, which stands at this place of [`Link::records`]. Slot and
+    /// generation are the caller's to fill in.
+    Proposal(u32),
     /// A heartbeat was answered.
     Heartbeat {
         /// PING arrived or sent.
@@ -201,6 +223,13 @@ impl Link {
         arrivals: Arrivals { head: 0, tail: 0, merged: 0 },
         counts: Counts::ZERO,
         stages_ns: [0; 4],
+        causes_ns: [0; cause::COUNT],
+        leader_ns: [0; cause::COUNT],
+        receipts: 0,
+        receipt_from: 0,
+        receipt_to: 0,
+        spent: Spent::NONE,
+        records: [ProposalRecord::NONE; 2],
         down: Framer::HUNTING,
         up: Framer::HUNTING,
         delay: Histogram::EMPTY,
@@ -239,6 +268,7 @@ impl Link {
     pub fn on_packet(
         &mut self,
         rings: &mut Rings,
+        thread: Option<&mut Thread>,
         config: &Config,
         call: &Call,
         (kind, zxid, sid, end_seq): (u32, u64, i64, u32),
@@ -246,8 +276,8 @@ impl Link {
         if kind == packet::PROPOSAL || kind == packet::ACK || kind == packet::PING {
             let stamp = self.stamp(rings, config, call, end_seq);
             return match kind {
-                packet::PROPOSAL => self.on_proposal(rings, config, call, zxid, stamp),
-                packet::ACK => self.on_ack(rings, config, call, zxid, stamp),
+                packet::PROPOSAL => self.on_proposal(rings, thread, config, call, zxid, stamp),
+                packet::ACK => self.on_ack(rings, thread, config, call, zxid, stamp),
                 _ => self.on_ping(call, stamp),
             };
         }
@@ -299,6 +329,7 @@ impl Link {
     fn on_proposal(
         &mut self,
         rings: &mut Rings,
+        thread: Option<&mut Thread>,
         config: &Config,
         call: &Call,
         zxid: u64,
@@ -311,8 +342,11 @@ impl Link {
             self.leave(mode::UNCONFIRMED);
             self.window.low = self.window.high;
         }
-        let read_at = if call.incoming == 1 { call.now } else { 0 };
-        let entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at };
+        let mut entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at: 0, receipt: 0 };
+        if call.incoming == 1 {
+            entry.read_at = call.now;
+            entry.receipt = self.receipt(rings, thread, &entry);
+        }
         let pushed = self.window.push(&mut rings.window, zxid, entry);
         self.counts.expired += pushed.expired as u64;
         self.counts.gaps += pushed.gap as u64;
@@ -327,11 +361,19 @@ impl Link {
         self.window.leave_at_once(zxid);
         self.counts.matched += 1;
         let ack_call = Call { now: ack.read_at, incoming: 1, ..*call };
-        self.measure(config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
+        self.measure(rings, None, config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
     }
 
     #[inline(always)]
-    fn on_ack(&mut self, rings: &mut Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+    fn on_ack(
+        &mut self,
+        rings: &mut Rings,
+        thread: Option<&mut Thread>,
+        config: &Config,
+        call: &Call,
+        zxid: u64,
+        stamp: Stamp,
+    ) -> Effect {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
@@ -351,7 +393,7 @@ impl Link {
                     self.down.epoch = self.up.epoch;
                     self.epoch = self.up.epoch;
                 }
-                self.measure(config, call, zxid, &entry, stamp)
+                self.measure(rings, thread, config, call, zxid, &entry, stamp)
             }
             Taken::Replayed => {
                 self.counts.replayed_acks += 1;
@@ -371,61 +413,6 @@ impl Link {
                 Effect::None
             }
         }
-    }
-
-    /// Turns the instants of a matched proposal into a delay, stages and, if it is slow enough, a record.
-    #[inline(always)]
-    fn measure(&mut self, config: &Config, call: &Call, zxid: u64, entry: &Entry, end: Stamp) -> Effect {
-        let began_at = entry.began_at();
-        let doubt = entry.began | end.doubt;
-        if doubt & Entry::NO_ARRIVAL != 0 || end.at < began_at {
-            self.counts.unmeasured += 1;
-            return Effect::None;
-        }
-        let delay = end.at - began_at;
-        self.delay.add(delay);
-        self.counts.stalls += (delay >= config.stall_ns) as u64;
-        let mut record = ProposalRecord {
-            flags: if doubt & Entry::COARSE != 0 { flag::COARSE } else { 0 },
-            zxid,
-            began_at,
-            ended_at: end.at,
-            read_at: entry.read_at,
-            tid: call.tid,
-            ..ProposalRecord::default()
-        };
-        if call.incoming == 1 {
-            record.read_at = call.now;
-        } else {
-            self.add_stages(&mut record, &call.flush);
-        }
-        if delay >= config.slower_ns { Effect::Proposal(record) } else { Effect::None }
-    }
-
-    /// The four stages at the learner. They sum to the delay: each ends where the next begins, and an
-    /// instant out of order moves to its neighbour.
-    #[inline(always)]
-    fn add_stages(&mut self, record: &mut ProposalRecord, flush: &Flush) {
-        if record.read_at < record.began_at {
-            record.read_at = record.began_at;
-        }
-        if record.read_at > record.ended_at {
-            record.read_at = record.ended_at;
-        }
-        self.stages_ns[0] += record.read_at - record.began_at;
-        let covers = flush.began_at >= record.read_at
-            && flush.ended_at >= flush.began_at
-            && flush.ended_at <= record.ended_at;
-        if !covers {
-            self.stages_ns[1] += record.ended_at - record.read_at;
-            return;
-        }
-        record.flags |= flag::FLUSHED;
-        record.flush_began_at = flush.began_at;
-        record.flush_ended_at = flush.ended_at;
-        self.stages_ns[1] += flush.began_at - record.read_at;
-        self.stages_ns[2] += flush.ended_at - flush.began_at;
-        self.stages_ns[3] += record.ended_at - flush.ended_at;
     }
 
     #[inline(always)]

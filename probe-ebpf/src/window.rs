@@ -18,6 +18,8 @@ pub struct Entry {
     pub began: u64,
     /// `read`; 0 at the leader.
     pub read_at: u64,
+    /// Number of the receipt that says what the time up to `read` went to.
+    pub receipt: u64,
 }
 
 /// Ring of entries.
@@ -289,7 +291,7 @@ mod tests {
     fn acks_close_their_proposals_in_order() {
         let (mut r, mut w) = (ring(), live(1));
         for c in 1..=3 {
-            let pushed = w.push(&mut r, zxid(c), Entry { began: u64::from(c) * 8, read_at: 0 });
+            let pushed = w.push(&mut r, zxid(c), Entry { began: u64::from(c) * 8, read_at: 0, receipt: 0 });
             assert_eq!(pushed, Pushed { expired: 0, gap: 0, live: 1 });
         }
         let Taken::Entry { entry, expired, confirmed } = w.take(&r, zxid(1)) else { panic!() };
@@ -359,7 +361,7 @@ mod tests {
                     if odd == 0 {
                         next += jitter; // a gap
                     }
-                    let p = w.push(&mut r, zxid(next), Entry { began: u64::from(next) << 2, read_at: 0 });
+                    let p = w.push(&mut r, zxid(next), Entry { began: u64::from(next) << 2, read_at: 0, receipt: 0 });
                     pushed_zxids.insert(next);
                     next += 1;
                     lost += p.expired;

@@ -213,6 +213,7 @@ impl Engine {
                 let labels = self.labels(r.slot, r.generation)?;
                 happenings.push(Happening::Transition(r, labels));
             }
+            Record::Segment(_) => {}
             Record::Thread(r) => {
                 let known = self.servers().iter().find(|s| s.tgid.0 == r.tgid);
                 self.rescan |= known.is_none_or(|s| s.sid.value().is_none());

@@ -11,6 +11,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::{Config, Offsets, PID_LIMIT, Process, counter, kind};
 use probe_ebpf::link::Link;
+use probe_ebpf::thread::Thread;
 
 use crate::model::HookReport;
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
@@ -47,8 +48,16 @@ impl Default for Settings {
     }
 }
 
-/// 64 connections are 14 MB of kernel memory: see [`kernel_bytes`].
-pub(crate) const DEFAULT_LINKS: u32 = 64;
+impl Settings {
+    /// Threads that can have a clock at a time: for each connection the one that reads, the one that writes, and
+    /// two that hand over.
+    fn threads(&self) -> u32 {
+        (self.links * 4).min(4096)
+    }
+}
+
+/// 32 connections are 15 MB of kernel memory: see [`kernel_bytes`].
+pub(crate) const DEFAULT_LINKS: u32 = 32;
 
 /// Readings of a link before a torn one is taken: at 100,000 changes a second each second one agrees.
 const READINGS: u32 = 32;
@@ -139,9 +148,12 @@ pub(crate) struct Counters {
 /// Bytes of kernel memory that the maps of this configuration take.
 pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
     let link = size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + 4;
+    let thread = size_of::<Thread>() as u64 + 4;
     u64::from(settings.links) * link as u64
         + u64::from(settings.ring_bytes)
-        + u64::from(PID_LIMIT / 8)
+        + u64::from(settings.threads()) * thread
+        + u64::from(PID_LIMIT / 8) * 2
+        + 4096 * (4 + 4 + 48)
         + 65536 / 8
         + 1024 * (4 + size_of::<Process>() as u64 + 48)
         + 4096 * (4 + 16 + 48)
@@ -180,6 +192,10 @@ impl Kernel {
                 .free_slots
                 .push(slot, 0)
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
+        }
+        let mut free_threads: Stack<MapData, u32> = take(&mut kernel._ebpf, "FREE_THREADS")?;
+        for slot in (0..settings.threads()).rev() {
+            free_threads.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         }
         let ready_at = kernel.counters.set(counter::READY_AT, crate::clock::monotonic_ns(), 0);
         ready_at.map_err(|source| KernelError::Map { name: "COUNTERS", source })?;
@@ -289,6 +305,8 @@ fn load(
         .map_max_entries("LINKS", settings.links)
         .map_max_entries("RINGS", settings.links)
         .map_max_entries("FREE_SLOTS", settings.links)
+        .map_max_entries("THREADS", settings.threads())
+        .map_max_entries("FREE_THREADS", settings.threads())
         .map_max_entries("RECORDS", settings.ring_bytes)
         .load(OBJECT)?;
     let log = match settings.verbose {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use probe_ebpf::abi::{ProposalRecord, change, flag, kind};
+use probe_ebpf::cause::{self, Parts};
 use serde::Serialize;
 
 use crate::clock::WallClock;
@@ -91,15 +92,12 @@ struct Evidence {
     inferred_because: Option<&'static str>,
 }
 
-/// The causes of a delay that are known so far: the flush, and the rest.
-fn causes(delay_ns: u64, stages: Option<&Stages>) -> BTreeMap<&'static str, u64> {
-    let fsync = stages.map_or(0, |s| s.log.min(delay_ns));
-    let mut causes = BTreeMap::new();
-    if fsync > 0 {
-        causes.insert("fsync", fsync);
-    }
-    if delay_ns > fsync || fsync == 0 {
-        causes.insert("unexplained", delay_ns - fsync);
+/// The parts of a delay that are not zero, by name. What does not add up would be a defect of the kernel side; it shows
+/// as unexplained.
+fn causes(delay_ns: u64, parts: &Parts) -> BTreeMap<&'static str, u64> {
+    let mut causes: BTreeMap<_, _> = cause::NAMES.into_iter().zip(*parts).filter(|(_, ns)| *ns > 0).collect();
+    if causes.values().sum::<u64>() != delay_ns || delay_ns == 0 {
+        causes = BTreeMap::from([(cause::NAMES[cause::UNEXPLAINED], delay_ns)]);
     }
     causes
 }
@@ -108,7 +106,7 @@ fn proposal_json(r: &ProposalRecord, labels: &Labels, clock: &WallClock) -> Stri
     let delay_ns = r.ended_at.saturating_sub(r.began_at);
     let follower = labels.key.vantage == Vantage::Follower;
     let stages_ns = follower.then(|| Stages::of(r));
-    let causes_ns = causes(delay_ns, stages_ns.as_ref());
+    let causes_ns = causes(delay_ns, &r.causes_ns);
     let verdict = causes_ns.iter().max_by_key(|(_, ns)| **ns).map_or("unexplained", |(cause, _)| *cause);
     let known = delay_ns - causes_ns.get("unexplained").copied().unwrap_or(0);
     let inferred = r.flags & (flag::COARSE | flag::NO_ARRIVAL) != 0;

@@ -149,7 +149,7 @@ const fn only(name: &'static str, programs: &'static [Program]) -> Variant {
 }
 
 // The numbers are those of the kernels' prototypes: include/trace/events/{sock,tcp,task}.h, net/ipv4/tcp.c.
-const JOBS: [Wanted; 7] = [
+const JOBS: [Wanted; 8] = [
     Wanted {
         hook: "receive",
         required: true,
@@ -209,6 +209,21 @@ const JOBS: [Wanted; 7] = [
         loss: "new processes are found by a scan every two seconds only",
         remedy: |_| "a kernel with the tracepoint task_rename",
         variants: &[only("thread_tp", &[tp_btf("thread_tp", "task_rename", &[2])])],
+    },
+    Wanted {
+        hook: "sched",
+        required: false,
+        purpose: "tells what the threads on a proposal's path were doing",
+        loss: "delays have no causes but the flush",
+        remedy: |_| "Linux 5.18 or newer",
+        variants: &[only(
+            "sched_tp",
+            &[
+                tp_btf("switch_tp", "sched_switch", &[4]),
+                tp_btf("waking_tp", "sched_waking", &[1]),
+                tp_btf("exit_tp", "sched_process_exit", &[1, 2]),
+            ],
+        )],
     },
     Wanted {
         hook: "flush",

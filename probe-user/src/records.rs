@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 use bytes::{Buf, Bytes};
-use probe_ebpf::abi::{HeartbeatRecord, ProposalRecord, ThreadRecord, TransitionRecord, change, kind};
+use probe_ebpf::abi::{
+    HeartbeatRecord, ProposalRecord, SegmentRecord, ThreadRecord, TransitionRecord, change, kind,
+};
+use probe_ebpf::cause;
 
 /// A decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Record {
     Transition(TransitionRecord),
     /// A thread took a Termite thread's name.
     Thread(ThreadRecord),
+    /// A long segment of a thread's clock.
+    Segment(SegmentRecord),
 }
 
 /// Bytes that are no record: the two halves of the probe disagree, which is a defect of ours.
@@ -34,6 +39,7 @@ const PROPOSAL_BYTES: usize = size_of::<ProposalRecord>();
 const HEARTBEAT_BYTES: usize = size_of::<HeartbeatRecord>();
 const TRANSITION_BYTES: usize = size_of::<TransitionRecord>();
 const THREAD_BYTES: usize = size_of::<ThreadRecord>();
+const SEGMENT_BYTES: usize = size_of::<SegmentRecord>();
 
 impl Record {
     /// Decodes one record.
@@ -51,6 +57,13 @@ impl Record {
                 Self::Transition(record)
             }
             (kind::THREAD, THREAD_BYTES) => Self::Thread(thread(bytes)),
+            (kind::SEGMENT, SEGMENT_BYTES) => {
+                let record = segment(bytes);
+                if record.cause as usize >= cause::COUNT {
+                    return Err(Malformed { kind, bytes: size });
+                }
+                Self::Segment(record)
+            }
             _ => return Err(Malformed { kind, bytes: size }),
         };
         Ok(record)
@@ -73,7 +86,28 @@ fn proposal(mut b: Bytes) -> ProposalRecord {
         flush_ended_at: b.get_u64_ne(),
         tid: b.get_u32_ne(),
         reserved: b.get_u32_ne(),
+        causes_ns: std::array::from_fn(|_| b.get_u64_ne()),
     }
+}
+
+fn segment(mut b: Bytes) -> SegmentRecord {
+    let mut record = SegmentRecord {
+        kind: kind::SEGMENT,
+        cause: b.get_u32_ne(),
+        tgid: b.get_u32_ne(),
+        tid: b.get_u32_ne(),
+        began_at: b.get_u64_ne(),
+        ended_at: b.get_u64_ne(),
+        call: b.get_u32_ne(),
+        by: b.get_u32_ne(),
+        other_tid: b.get_u32_ne(),
+        other_tgid: b.get_u32_ne(),
+        ..SegmentRecord::default()
+    };
+    b.copy_to_slice(&mut record.other_comm);
+    b.copy_to_slice(&mut record.comm);
+    record.stack = std::array::from_fn(|_| b.get_u64_ne());
+    record
 }
 
 fn heartbeat(mut b: Bytes) -> HeartbeatRecord {
@@ -121,6 +155,7 @@ mod tests {
         [kind::PROPOSAL, 7, 3, 4].iter().for_each(|v| b.put_u32_ne(*v));
         [0x1_0000_0001_u64, 10, 90, 20, 30, 80].iter().for_each(|v| b.put_u64_ne(*v));
         [42_u32, 0].iter().for_each(|v| b.put_u32_ne(*v));
+        (0..cause::COUNT as u64).for_each(|v| b.put_u64_ne(v));
         let want = ProposalRecord {
             kind: kind::PROPOSAL,
             slot: 7,
@@ -134,6 +169,7 @@ mod tests {
             flush_ended_at: 80,
             tid: 42,
             reserved: 0,
+            causes_ns: std::array::from_fn(|cause| cause as u64),
         };
         assert_eq!(Record::decode(b.freeze()), Ok(Record::Proposal(want)));
     }
@@ -148,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..250)) {
             let _either = Record::decode(Bytes::from(bytes));
         }
     }

@@ -1,16 +1,17 @@
 //! Link properties: both vantages of one true timeline.
 
 extern crate std;
-use super::{Call, Counts, Effect, Handed, Identity, Link, Rings};
+use super::{Call, Effect, Identity, Link, RECEIPTS, Receipt, Rings};
 use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
-use crate::arrivals::{self, Arrival, Arrivals};
-use crate::framer::{BUFFER, CallBytes, Framer, Turn};
-use crate::histogram::Histogram;
+use crate::arrivals::{self, Arrival};
+use crate::cause;
+use crate::framer::{BUFFER, CallBytes, Turn};
 use crate::overtaken::{self, Overtaken};
 use crate::testing::script::{Plot, Script, Sync};
 use crate::testing::timeline::{Event, Timeline, Truth};
 use crate::testing::{Filler, Rng};
-use crate::window::{self, Entry, Window, mode};
+use crate::thread::Thread;
+use crate::window::{self, Entry, mode};
 use crate::zab::{Direction, packet};
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -26,6 +27,8 @@ struct Probe {
     link: Box<Link>,
     rings: Box<Rings>,
     config: Config,
+    /// The one that sends, the one that receives.
+    threads: [Box<Thread>; 2],
     records: Vec<ProposalRecord>,
     changes: Vec<u32>,
     heartbeats: u64,
@@ -41,6 +44,12 @@ impl CallBytes for Slice<'_> {
         into[at..at + len].copy_from_slice(&self.0[offset..offset + len]);
         true
     }
+}
+
+fn thread(tid: u32) -> Box<Thread> {
+    let mut thread = Box::new(Thread::FREE);
+    thread.begin(tid, 1, 0, 1, true);
+    thread
 }
 
 fn empty_link(leader: bool) -> Box<Link> {
@@ -59,24 +68,7 @@ fn empty_link(leader: bool) -> Box<Link> {
         generation: 1,
         reserved_2: 0,
     };
-    let mut link = Box::new(Link {
-        identity,
-        announced_sid: 0,
-        sid_known: 0,
-        observer: 0,
-        drained: 0,
-        epoch: 0,
-        ping_at: 0,
-        handed: Handed::default(),
-        window: Window::default(),
-        arrivals: Arrivals::default(),
-        counts: Counts::default(),
-        stages_ns: [0; 4],
-        down: Framer::HUNTING,
-        up: Framer::HUNTING,
-        delay: Histogram::EMPTY,
-        heartbeat: Histogram::EMPTY,
-    });
+    let mut link = Box::new(Link { identity, ..Link::FREE });
     link.down.set_direction(Direction::Down);
     link.up.set_direction(Direction::Up);
     link
@@ -89,9 +81,11 @@ impl Probe {
             rings: Box::new(Rings {
                 window: [Entry::default(); window::CAPACITY as usize],
                 arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
+                receipts: [Receipt::default(); RECEIPTS],
                 overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
             }),
             config: Config { arrival_hook: 1, stall_ns: 2000, ..Config::default() },
+            threads: [thread(1), thread(2)],
             records: Vec::new(),
             changes: Vec::new(),
             heartbeats: 0,
@@ -118,6 +112,7 @@ impl Probe {
 
     fn call(&mut self, call: &Call, bytes: &[u8], seq: u32, at_start: bool) {
         let incoming = call.incoming == 1;
+        self.threads[call.incoming as usize].settle(call.now, 0);
         let framer = self.link.framer(incoming);
         self.link.counts.resyncs += u64::from(!framer.begin_call(seq, at_start, self.quiet_ns));
         self.link.framer(incoming).begin_chunk(bytes.len() as u32);
@@ -130,9 +125,10 @@ impl Probe {
                 Turn::Tls => self.changes.push(change::TLS),
                 Turn::Packet => {
                     let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
-                    match self.link.on_packet(&mut self.rings, &self.config, call, packet) {
+                    let thread = Some(&mut *self.threads[call.incoming as usize]);
+                    match self.link.on_packet(&mut self.rings, thread, &self.config, call, packet) {
                         Effect::None => {}
-                        Effect::Proposal(record) => self.records.push(record),
+                        Effect::Proposal(place) => self.records.push(self.link.records[place as usize]),
                         Effect::Heartbeat { began_at, ended_at } => {
                             assert!(began_at <= ended_at);
                             self.heartbeats += 1;
@@ -154,6 +150,10 @@ impl Probe {
         );
         assert_eq!(c.matched, self.link.delay.count + c.unmeasured);
         assert_eq!(self.link.delay.count, self.records.len() as u64);
+        if let Some(record) = self.records.last() {
+            assert_eq!(cause::total(&record.causes_ns), record.ended_at - record.began_at);
+        }
+        assert_eq!(cause::total(&self.link.causes_ns), self.link.delay.sum_ns);
         assert!(self.link.window.in_flight() <= window::CAPACITY || c.expired == 0);
     }
 
@@ -326,8 +326,9 @@ proptest! {
             let call = Call { now, incoming: incoming.into(), tid: 1, flush: Flush::default() };
             probe.link.arrivals.push(&mut probe.rings.arrivals, now as u32, now);
             let packet = (kind, zxid, 0, now as u32);
-            if let Effect::Proposal(record) = probe.link.on_packet(&mut probe.rings, &probe.config, &call, packet) {
-                probe.records.push(record);
+            let effect = probe.link.on_packet(&mut probe.rings, None, &probe.config, &call, packet);
+            if let Effect::Proposal(place) = effect {
+                probe.records.push(probe.link.records[place as usize]);
             }
             probe.check();
         }
@@ -380,6 +381,7 @@ fn an_ack_that_overtakes_its_send_call_is_matched() {
     let mut rings = Rings {
         window: [Entry::default(); window::CAPACITY as usize],
         arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
+        receipts: [Receipt::default(); RECEIPTS],
         overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
     };
     link.window.mode = mode::JOINING;
@@ -394,9 +396,9 @@ fn an_ack_that_overtakes_its_send_call_is_matched() {
             link.handed.turn(0, at);
         }
         let call = Call { now: at + 5, incoming, ..Call::default() };
-        if let Effect::Proposal(r) =
-            link.on_packet(&mut rings, &config, &call, (kind, zxid(counter), 0, at as u32))
-        {
+        let packet = (kind, zxid(counter), 0, at as u32);
+        if let Effect::Proposal(place) = link.on_packet(&mut rings, None, &config, &call, packet) {
+            let r = link.records[place as usize];
             seen.push((r.zxid as u32, r.ended_at - r.began_at));
         }
         link.handed.first_at = 0;

@@ -46,6 +46,15 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
+/// What is asked of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// A whole number of bytes, and where they lie.
+    Bytes,
+    /// One bit, and where it lies.
+    Bit,
+}
+
 /// Indexed BTF.
 pub(crate) struct Btf {
     bytes: Vec<u8>,
@@ -174,9 +183,21 @@ impl Btf {
     /// # Errors
     /// When the field is missing, a bit field, or not the same in all definitions of that name.
     pub(crate) fn field_offset(&self, object: &str, path: &str) -> Result<u32, BtfError> {
+        self.place(object, path, Want::Bytes)
+    }
+
+    /// Offset of a bit field of one bit, in bits.
+    ///
+    /// # Errors
+    /// As [`Self::field_offset`], and when the field is not one bit.
+    pub(crate) fn bit_offset(&self, object: &str, path: &str) -> Result<u32, BtfError> {
+        self.place(object, path, Want::Bit)
+    }
+
+    fn place(&self, object: &str, path: &str, want: Want) -> Result<u32, BtfError> {
         let mut found: Option<Result<u32, Refusal>> = None;
         for record in self.named(&self.records, object) {
-            let next = self.resolve(record, path);
+            let next = self.resolve(record, path, want);
             found = Some(match (found, next) {
                 (None, next) => next,
                 (Some(Ok(one)), Ok(other)) if one == other => Ok(one),
@@ -232,7 +253,7 @@ impl Btf {
         ids.iter().filter_map(|id| self.get(*id)).filter(move |found| self.is_name(found.name, name))
     }
 
-    fn resolve(&self, record: Type, path: &str) -> Result<u32, Refusal> {
+    fn resolve(&self, record: Type, path: &str, want: Want) -> Result<u32, Refusal> {
         let mut left = MEMBER_LIMIT;
         let mut record = record;
         let mut base = 0u64;
@@ -245,6 +266,13 @@ impl Btf {
                     .bare(member.type_id)
                     .filter(|bare| bare.is_record())
                     .ok_or_else(|| Refusal::NotARecord(part.into()))?;
+            } else if want == Want::Bit {
+                let is_bit = member.bit_size == 1;
+                return if is_bit {
+                    u32::try_from(base).map_err(|_| Refusal::Malformed)
+                } else {
+                    Err(Refusal::BitField)
+                };
             } else if member.bit_size != 0 || !base.is_multiple_of(8) || self.is_narrow_int(member.type_id) {
                 return Err(Refusal::BitField);
             }

@@ -18,8 +18,11 @@ use super::offsets::{self, LostField};
 use super::read;
 
 /// Tracepoints that some variant of a program uses.
-pub(crate) const TRACEPOINTS: [&str; 6] = [
+pub(crate) const TRACEPOINTS: [&str; 9] = [
     "inet_sock_set_state",
+    "sched_process_exit",
+    "sched_switch",
+    "sched_waking",
     "sk_data_ready",
     "sock_recv_length",
     "sock_send_length",

@@ -12,10 +12,40 @@ use super::btf::{Btf, BtfError};
 
 /// One field: its C name, what needs it, where its offset goes.
 struct Field {
+    kind: Kind,
     object: &'static str,
     path: &'static str,
     needed_for: &'static str,
     slot: fn(&mut Offsets) -> &mut u32,
+}
+
+/// What is asked of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Its byte offset.
+    Whole,
+    /// The offset of its one bit, in bits.
+    Bit,
+    /// Its byte offset, or 0 on kernels that are built without it.
+    Optional,
+}
+
+const fn bit(
+    object: &'static str,
+    path: &'static str,
+    needed_for: &'static str,
+    slot: fn(&mut Offsets) -> &mut u32,
+) -> Field {
+    Field { kind: Kind::Bit, object, path, needed_for, slot }
+}
+
+const fn optional(
+    object: &'static str,
+    path: &'static str,
+    needed_for: &'static str,
+    slot: fn(&mut Offsets) -> &mut u32,
+) -> Field {
+    Field { kind: Kind::Optional, object, path, needed_for, slot }
 }
 
 const fn field(
@@ -24,7 +54,7 @@ const fn field(
     needed_for: &'static str,
     slot: fn(&mut Offsets) -> &mut u32,
 ) -> Field {
-    Field { object, path, needed_for, slot }
+    Field { kind: Kind::Whole, object, path, needed_for, slot }
 }
 
 const PORTS: &str = "telling quorum connections by their ports";
@@ -33,6 +63,10 @@ const NAMESPACE: &str = "telling connections of different network namespaces apa
 const ARRIVAL: &str = "the instant at which a proposal's last byte arrived";
 const POSITION: &str = "placing the bytes of a call in the stream";
 const CALL: &str = "reading the packet heads of a socket call";
+
+const THREAD: &str = "telling the threads of a server apart";
+const WAIT: &str = "telling what a thread waited for";
+const QUOTA: &str = "telling a lack of quota from a lack of CPUs";
 
 /// The list that [`Offsets`] documents, in its order.
 const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
@@ -51,6 +85,15 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     field("tcp_sock", "snd_una", POSITION, |o| &mut o.tcp_snd_una),
     field("tcp_sock", "bytes_received", ARRIVAL, |o| &mut o.tcp_bytes_received),
     field("tcp_sock", "bytes_acked", POSITION, |o| &mut o.tcp_bytes_acked),
+    field("task_struct", "pid", THREAD, |o| &mut o.task_pid),
+    field("task_struct", "tgid", THREAD, |o| &mut o.task_tgid),
+    field("task_struct", "comm", THREAD, |o| &mut o.task_comm),
+    bit("task_struct", "in_iowait", WAIT, |o| &mut o.task_in_iowait_bit),
+    field("task_struct", "jobctl", WAIT, |o| &mut o.task_jobctl),
+    optional("task_struct", "sched_task_group", QUOTA, |o| &mut o.task_group),
+    optional("task_group", "parent", QUOTA, |o| &mut o.group_parent),
+    optional("task_group", "cfs_bandwidth.quota", QUOTA, |o| &mut o.group_quota),
+    optional("task_group", "cfs_bandwidth.throttled_time", QUOTA, |o| &mut o.group_throttled_time),
     field("pt_regs", "orig_ax", CALL, |o| &mut o.regs_orig_ax),
     field("pt_regs", "si", CALL, |o| &mut o.regs_si),
     field("pt_regs", "dx", CALL, |o| &mut o.regs_dx),
@@ -92,11 +135,22 @@ pub(crate) const FIELD_COUNT: usize = FIELDS.len();
 pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let mut offsets = Offsets::default();
     let mut lost = Vec::new();
+    let mut without_quota = false;
     for field in &FIELDS {
-        match btf.field_offset(field.object, field.path) {
+        let place = match field.kind {
+            Kind::Bit => btf.bit_offset(field.object, field.path),
+            Kind::Whole | Kind::Optional => btf.field_offset(field.object, field.path),
+        };
+        match place {
             Ok(offset) => *(field.slot)(&mut offsets) = offset,
+            Err(BtfError::NoMember { .. } | BtfError::NoType { .. }) if field.kind == Kind::Optional => {
+                without_quota = true;
+            }
             Err(error) => lost.push(lost_field(field, &error)),
         }
+    }
+    if without_quota {
+        offsets.task_group = 0; // the four are read together or not at all
     }
     if lost.is_empty() { Ok(offsets) } else { Err(OffsetsError(lost)) }
 }
@@ -139,7 +193,8 @@ mod tests {
         builder.structure("pt_regs", &[("si", int, 832), ("dx", int, 768)]);
         let btf = Btf::parse(builder.bytes()).expect("valid");
         let error = resolve(&btf).expect_err("most is missing");
-        assert_eq!(error.0.len(), FIELDS.len() - 2);
+        let optional = FIELDS.iter().filter(|field| field.kind == super::Kind::Optional).count();
+        assert_eq!(error.0.len(), FIELDS.len() - 2 - optional);
         let text = error.to_string();
         assert!(text.starts_with(
             "cannot place kernel fields: this kernel has no struct sock, needed for telling quorum \

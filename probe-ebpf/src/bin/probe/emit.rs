@@ -1,5 +1,6 @@
 //! The one way out for records, and the counters that make every loss visible.
 
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use probe_ebpf::abi::counter;
 
 use crate::{atomic, maps};
@@ -23,10 +24,22 @@ pub fn count(index: u32) {
 #[inline(always)]
 pub fn emit<T: Copy + 'static>(kind: u32, record: &T, now: bool) {
     let Some(mut entry) = maps::RECORDS.reserve::<T>(0) else {
-        count(counter::LOST + kind);
+        lost(kind);
         return;
     };
     entry.write(*record);
+    submit(entry, kind, now);
+}
+
+/// Counts a record that found the ring full.
+#[inline(always)]
+pub fn lost(kind: u32) {
+    count(counter::LOST + kind);
+}
+
+/// Submits a record that was written in place.
+#[inline(always)]
+pub fn submit<T: 'static>(entry: RingBufEntry<T>, kind: u32, now: bool) {
     let wake = now || maps::RECORDS.query(BPF_RB_AVAIL_DATA) > WAKE_BYTES;
     entry.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP });
     count(counter::EMITTED + kind);

@@ -5,5 +5,6 @@ mod close;
 mod flush;
 mod handed;
 mod receive;
+mod sched;
 mod send;
 mod thread;

@@ -31,6 +31,15 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_snd_una: 0,
     tcp_bytes_received: 0,
     tcp_bytes_acked: 0,
+    task_pid: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    task_in_iowait_bit: 0,
+    task_jobctl: 0,
+    task_group: 0,
+    group_parent: 0,
+    group_quota: 0,
+    group_throttled_time: 0,
     regs_orig_ax: 0,
     regs_si: 0,
     regs_dx: 0,
@@ -146,6 +155,59 @@ pub fn bit(map: &aya_ebpf::maps::Array<u64>, index: u32) -> bool {
     match map.get(index >> 6) {
         Some(word) => (*word >> (index & 63)) & 1 == 1,
         None => false,
+    }
+}
+
+/// A `struct task_struct *` that the verifier trusts.
+#[derive(Clone, Copy)]
+pub struct TaskStruct(pub *const c_void);
+
+impl TaskStruct {
+    /// The current task.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: a helper without preconditions.
+        Self(unsafe { bpf_get_current_task_btf() } as *const c_void)
+    }
+
+    /// Loads the field at `offset`.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: as for `Sock::load`.
+        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+    }
+
+    /// Thread id.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.load(offset!(task_pid))
+    }
+
+    /// Process id.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.load(offset!(task_tgid))
+    }
+
+    /// The thread's name.
+    #[inline(always)]
+    pub fn comm(self) -> [u8; 16] {
+        self.copy(offset!(task_comm), [0; 16])
+    }
+
+    /// Does it wait for I/O?
+    #[inline(always)]
+    pub fn is_in_iowait(self) -> bool {
+        let bit = offset!(task_in_iowait_bit);
+        let byte: u8 = self.copy(bit >> 3, 0);
+        (byte >> (bit & 7)) & 1 == 1
+    }
+
+    /// Copies a value at `offset`.
+    #[inline(always)]
+    pub fn copy<T>(self, offset: usize, zero: T) -> T {
+        // SAFETY: pointer arithmetic only; the copy checks the address.
+        read_kernel(unsafe { self.0.byte_add(offset) }, zero)
     }
 }
 

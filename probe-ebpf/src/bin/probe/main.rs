@@ -21,6 +21,8 @@ mod maps;
 mod sockets;
 #[cfg(target_arch = "bpf")]
 mod stream;
+#[cfg(target_arch = "bpf")]
+mod threads;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -5,6 +5,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf, Stack};
 use probe_ebpf::abi::{Flush, PID_LIMIT, Process, SocketTag, counter};
 use probe_ebpf::link::{Link, Rings};
+use probe_ebpf::thread::Thread;
 
 /// One bit a process id: is it watched? An array, so that the lookup is inlined and a miss costs two loads.
 #[map]
@@ -37,6 +38,22 @@ pub static RINGS: Array<Rings> = Array::with_max_entries(1, 0);
 /// Free slots. Entries at load; user space refills it.
 #[map]
 pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(1, 0);
+
+/// One bit a thread id: has it a clock?
+#[map]
+pub static TRACKED: Array<u64> = Array::with_max_entries(PID_LIMIT / 64, 0);
+
+/// Slot of each thread that has a clock, by thread id.
+#[map]
+pub static TIDS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+
+/// Threads with their clocks, by slot. Entries at load.
+#[map]
+pub static THREADS: Array<Thread> = Array::with_max_entries(1, 0);
+
+/// Free slots of threads. Entries at load; filled by user space.
+#[map]
+pub static FREE_THREADS: Stack<u32> = Stack::with_max_entries(1, 0);
 
 /// Global counters, see [`counter`].
 #[map]

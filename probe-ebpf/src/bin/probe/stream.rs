@@ -3,14 +3,15 @@
 use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
-use probe_ebpf::abi::{Flush, HeartbeatRecord, change, counter, kind};
+use probe_ebpf::abi::{Flush, HeartbeatRecord, change, counter, kind, side};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Turn, trust};
 use probe_ebpf::link::{Call, Effect, Link, Rings};
+use probe_ebpf::thread::Thread;
 
 use crate::emit::emit;
 use crate::kernel::{SystemCall, Task, config, read_user};
-use crate::maps;
 use crate::sockets::{LinkRef, rings, transition};
+use crate::{maps, threads};
 
 /// x86-64 system calls that move bytes of a socket (arch/x86/entry/syscalls/syscall_64.tbl).
 mod number {
@@ -51,6 +52,7 @@ struct Part {
 struct Turning {
     at: LinkRef,
     rings: *mut Rings,
+    thread: *mut Thread,
     call: Call,
     /// Next `struct iovec` of a vectored call.
     parts: u64,
@@ -100,6 +102,8 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    let thread = clock(task, now, incoming && link.identity.side == side::LEARNER);
+    let framer = link.framer(incoming);
     let quiet_ns = quiet(framer, now);
     framer.last_call_at = now;
     if !framer.begin_call(span.end_seq.wrapping_sub(span.bytes), span.at_start, quiet_ns) {
@@ -108,7 +112,7 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     let call = Call { now, incoming: incoming as u32, tid: task.tid, flush };
     let mut turning =
-        Turning { at, rings, call, parts: 0, parts_left: 0, bytes_left: span.bytes, reserved: 0 };
+        Turning { at, rings, thread, call, parts: 0, parts_left: 0, bytes_left: span.bytes, reserved: 0 };
     locate(&mut turning);
     // SAFETY: the callback has the signature that the helper wants, and `turning` outlives the loop.
     unsafe { bpf_loop(TURNS, turn as *mut c_void, (&raw mut turning).cast(), 0) };
@@ -121,6 +125,20 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: as above.
     unsafe { atomic::store(busy, 0) };
+}
+
+/// The clock of the calling thread, brought up to `now`; null when it can have none. Who reads proposals is the first
+/// of the hands through which they go.
+#[inline(always)]
+fn clock(task: Task, now: u64, reads_proposals: bool) -> *mut Thread {
+    let Some(thread) = threads::current(task, now) else { return core::ptr::null_mut() };
+    // SAFETY: a map value lives as long as the map; the thread is the current one.
+    let clock = unsafe { &mut *thread };
+    if reads_proposals {
+        clock.hand = 1;
+    }
+    clock.settle(now, threads::irq_ns());
+    thread
 }
 
 /// How long this direction was silent before the call; before its first, since the probe was attached.
@@ -196,7 +214,9 @@ unsafe extern "C" fn turn(_index: u32, turning: *mut Turning) -> i64 {
         Turn::Done => next_part(turning),
         Turn::Packet => {
             let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
-            let effect = link.on_packet(rings, &config(), &turning.call, packet);
+            // SAFETY: null, or a map value; the thread is the current one.
+            let thread = unsafe { turning.thread.as_mut() };
+            let effect = link.on_packet(rings, thread, &config(), &turning.call, packet);
             act(turning.at, effect, turning.call.now);
             0
         }
@@ -218,11 +238,13 @@ fn act(at: LinkRef, effect: Effect, now: u64) {
     let generation = unsafe { (*at.link).identity.generation };
     match effect {
         Effect::None => {}
-        Effect::Proposal(mut record) => {
+        Effect::Proposal(place) => {
+            // SAFETY: as above; this direction alone writes its record.
+            let record = unsafe { &mut (*at.link).records[place as usize & 1] };
             record.kind = kind::PROPOSAL;
             record.slot = at.slot;
             record.generation = generation;
-            emit(kind::PROPOSAL, &record, false);
+            emit(kind::PROPOSAL, record, false);
         }
         Effect::Heartbeat { began_at, ended_at } => {
             if config().heartbeats == 1 {

@@ -1,13 +1,14 @@
 //! flush: fdatasync and fsync of watched processes.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use probe_ebpf::abi::{Flush, counter};
+use probe_ebpf::thread::mode;
 
 use crate::emit::count;
 use crate::kernel::Task;
 use crate::maps;
+use crate::threads::{self, now};
 
 /// `syscalls:sys_enter_fdatasync`
 #[tracepoint(category = "syscalls", name = "sys_enter_fdatasync")]
@@ -37,8 +38,8 @@ fn flush_exit_fsync(_: TracePointContext) -> u32 {
 fn entered() -> u32 {
     let task = Task::current();
     if task.is_watched() {
-        // SAFETY: a helper without preconditions.
-        let flush = Flush { began_at: unsafe { bpf_ktime_get_ns() }, ended_at: 0 };
+        let flush = Flush { began_at: now(), ended_at: 0 };
+        threads::set_mode(task, mode::FSYNC, true, flush.began_at);
         // In place where the thread has an entry: an insertion takes a new element off the map's lists.
         if let Some(entry) = maps::FLUSHES.get_ptr_mut(task.tid) {
             // SAFETY: this thread alone writes its entry.
@@ -61,8 +62,8 @@ fn left() -> u32 {
     };
     // SAFETY: this thread alone writes its entry.
     let flush = unsafe { &mut *flush };
-    // SAFETY: a helper without preconditions.
-    flush.ended_at = unsafe { bpf_ktime_get_ns() };
+    flush.ended_at = now();
+    threads::set_mode(task, mode::FSYNC, false, flush.ended_at);
     if let Some(process) = maps::PROCESSES.get_ptr_mut(task.tgid) {
         // SAFETY: flushes of two threads may race; either is a flush of this process.
         unsafe { (*process).flush = *flush };

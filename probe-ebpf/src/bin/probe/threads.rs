@@ -1,0 +1,144 @@
+//! From a thread id to its clock: found by a bit and a hash, given to a thread when it first touches a
+//! quorum connection, or wakes a thread that does.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use core::ffi::c_void;
+use probe_ebpf::abi::counter;
+use probe_ebpf::thread::{Overlay, Thread};
+
+use crate::emit::count;
+use crate::kernel::{Task, TaskStruct, bit, offset, read_kernel};
+use crate::{atomic, maps};
+
+/// Levels of control groups whose quota is looked at.
+const LEVELS: u32 = 5;
+/// How often a thread's control groups are asked whether they have a quota, ns.
+const QUOTA_EVERY_NS: u64 = 100_000_000;
+const BPF_NOEXIST: u64 = 1;
+
+/// Has the thread a clock?
+#[inline(always)]
+pub fn is_tracked(tid: u32) -> bool {
+    bit(&maps::TRACKED, tid)
+}
+
+/// The clock of a thread that has one.
+#[inline(always)]
+pub fn find(tid: u32) -> Option<*mut Thread> {
+    let slot = maps::TIDS.get_ptr(tid)?;
+    // SAFETY: a map value; the slot of a thread does not change while it lives.
+    maps::THREADS.get_ptr_mut(unsafe { *slot })
+}
+
+/// The clock of the current thread, which gets one if it has none.
+#[inline(always)]
+pub fn current(task: Task, now: u64) -> Option<*mut Thread> {
+    if is_tracked(task.tid)
+        && let Some(thread) = find(task.tid)
+    {
+        return Some(thread);
+    }
+    begin(task, now)
+}
+
+/// Out of line: once in a thread's life.
+#[inline(never)]
+fn begin(task: Task, now: u64) -> Option<*mut Thread> {
+    let slot = match maps::FREE_THREADS.pop() {
+        Ok(Some(slot)) => slot,
+        _ => {
+            count(counter::THREADS_REFUSED);
+            return None;
+        }
+    };
+    let thread = maps::THREADS.get_ptr_mut(slot)?;
+    // SAFETY: the slot was free, so this CPU alone has it until it is entered below.
+    unsafe { (*thread).begin(task.tid, task.tgid, 0, now, true) };
+    if maps::TIDS.insert(task.tid, slot, BPF_NOEXIST).is_err() {
+        let _ = maps::FREE_THREADS.push(slot, 0);
+        return find(task.tid);
+    }
+    if let Some(word) = maps::TRACKED.get_ptr_mut(task.tid >> 6) {
+        // SAFETY: a map value is aligned and lives as long as the map.
+        unsafe { atomic::set(word, 1 << (task.tid & 63)) };
+    }
+    Some(thread)
+}
+
+/// The current thread begins or ends something that its time in the kernel is for.
+#[inline(always)]
+pub fn set_mode(task: Task, bit: u32, on: bool, now: u64) {
+    if !is_tracked(task.tid) {
+        return;
+    }
+    let Some(thread) = find(task.tid) else { return };
+    // SAFETY: a map value lives as long as the map; the thread is the current one.
+    let thread = unsafe { &mut *thread };
+    thread.settle(now, irq_ns());
+    thread.mode = if on { thread.mode | bit } else { thread.mode & !bit };
+}
+
+/// The thread ends: its slot is free.
+#[inline(always)]
+pub fn end(tid: u32) {
+    let Some(slot) = maps::TIDS.get_ptr(tid) else { return };
+    // SAFETY: a map value.
+    let slot = unsafe { *slot };
+    if let Some(word) = maps::TRACKED.get_ptr_mut(tid >> 6) {
+        // SAFETY: as in `begin`.
+        unsafe { atomic::keep(word, !(1 << (tid & 63))) };
+    }
+    if maps::TIDS.remove(tid).is_ok() {
+        let _ = maps::FREE_THREADS.push(slot, 0);
+    }
+}
+
+/// Now, monotonic ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// What interrupts have taken of this CPU so far, ns.
+#[inline(always)]
+pub fn irq_ns() -> u64 {
+    0
+}
+
+/// Adds the safepoints of the thread's process to `overlay`.
+#[inline(always)]
+pub fn add_safepoints(_jvm: u32, _now: u64, _overlay: &mut Overlay) {}
+
+/// How long the control groups of `task` were without quota so far, ns. Summed over the levels that have one;
+/// the sum grows for the time of any CPU, which is why it is only ever used as a bound.
+#[inline(always)]
+pub fn throttled_ns(thread: &mut Thread, task: TaskStruct, now: u64) -> u64 {
+    if offset!(task_group) == 0 {
+        return 0;
+    }
+    let look = now.wrapping_sub(thread.quota_seen_at) > QUOTA_EVERY_NS;
+    if !look && thread.quota_levels == 0 {
+        return 0;
+    }
+    let (parent, quota, throttled) =
+        (offset!(group_parent), offset!(group_quota), offset!(group_throttled_time));
+    let mut group: *const c_void = task.copy(offset!(task_group), core::ptr::null());
+    let (mut sum, mut levels) = (0_u64, 0_u32);
+    for _ in 0..LEVELS {
+        if group.is_null() {
+            break;
+        }
+        let limited = read_kernel(group.wrapping_byte_add(quota), u64::MAX) != u64::MAX;
+        levels += u32::from(limited);
+        if limited {
+            sum = sum.wrapping_add(read_kernel(group.wrapping_byte_add(throttled), 0_u64));
+        }
+        group = read_kernel(group.wrapping_byte_add(parent), core::ptr::null());
+    }
+    if look {
+        thread.quota_seen_at = now;
+    }
+    thread.quota_levels = levels;
+    sum
+}

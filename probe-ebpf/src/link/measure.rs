@@ -1,0 +1,190 @@
+//! From the instants of a matched proposal to its delay, stages and causes.
+//!
+//! In: the entry that an ACK closes, and the clock of the thread that made the call. Out: sums in the link, and the
+//! record. Invariants: stages sum to the delay, causes sum to the delay. Deliberately absent: matching.
+
+use crate::abi::{Config, Flush, ProposalRecord, flag};
+use crate::cause::{self, Parts};
+use crate::link::{Call, Effect, Link, Rings, Stamp};
+use crate::thread::Thread;
+use crate::window::Entry;
+
+/// Receipts that are kept: one for each arrival that a read call took bytes of.
+pub const RECEIPTS: usize = 512;
+
+/// What the time from `arrived` to `read` went to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its number plus one.
+    pub number: u64,
+    /// Parts, ns.
+    pub parts: Parts,
+}
+
+/// What a thread's time from one instant to another went to: computed once for all ACKs of a call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// From, monotonic ns.
+    pub from: u64,
+    /// To.
+    pub to: u64,
+    /// Parts, ns.
+    pub parts: Parts,
+}
+
+impl Spent {
+    /// No time.
+    pub const NONE: Self = Self { from: 0, to: 0, parts: [0; cause::COUNT] };
+}
+
+impl Link {
+    /// Remembers what the reading thread did from the arrival of a proposal to its read; tells the number.
+    #[inline(always)]
+    pub(super) fn receipt(&mut self, rings: &mut Rings, thread: Option<&mut Thread>, entry: &Entry) -> u64 {
+        let from = entry.began_at();
+        if self.receipt_from == from && self.receipt_to == entry.read_at {
+            return self.receipts;
+        }
+        self.receipt_from = from;
+        self.receipt_to = entry.read_at;
+        self.receipts += 1;
+        let receipt = &mut rings.receipts[self.receipts as usize & (RECEIPTS - 1)];
+        receipt.number = self.receipts;
+        match thread {
+            Some(thread) => {
+                thread.parts(from, entry.read_at);
+                receipt.parts = thread.scratch[0];
+            }
+            None => {
+                receipt.parts = [0; cause::COUNT];
+                receipt.parts[cause::UNEXPLAINED] = entry.read_at.saturating_sub(from);
+            }
+        }
+        self.receipts
+    }
+
+    /// Turns the instants of a matched proposal into a delay, stages and, if it is slow enough, a record.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "inlined; a struct of them would live on the kernel's small stack"
+    )]
+    pub(super) fn measure(
+        &mut self,
+        rings: &Rings,
+        thread: Option<&mut Thread>,
+        config: &Config,
+        call: &Call,
+        zxid: u64,
+        entry: &Entry,
+        end: Stamp,
+    ) -> Effect {
+        let began_at = entry.began_at();
+        let doubt = entry.began | end.doubt;
+        if doubt & Entry::NO_ARRIVAL != 0 || end.at < began_at {
+            self.counts.unmeasured += 1;
+            return Effect::None;
+        }
+        let delay = end.at - began_at;
+        self.delay.add(delay);
+        self.counts.stalls += (delay >= config.stall_ns) as u64;
+        let record = &mut self.records[call.incoming as usize & 1];
+        record.flags = if doubt & Entry::COARSE != 0 { flag::COARSE } else { 0 };
+        record.zxid = zxid;
+        record.began_at = began_at;
+        record.ended_at = end.at;
+        record.read_at = if call.incoming == 1 { call.now } else { entry.read_at };
+        record.flush_began_at = 0;
+        record.flush_ended_at = 0;
+        record.tid = call.tid;
+        if call.incoming == 1 {
+            self.charge_leader(thread, delay);
+        } else {
+            self.add_stages(&call.flush);
+            self.charge_learner(rings, thread, entry, delay);
+        }
+        if delay >= config.slower_ns { Effect::Proposal(call.incoming) } else { Effect::None }
+    }
+
+    /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is
+    /// the leader's own.
+    #[inline(always)]
+    fn charge_leader(&mut self, thread: Option<&mut Thread>, delay: u64) {
+        let record = &mut self.records[1];
+        record.causes_ns = [0; cause::COUNT];
+        record.causes_ns[cause::REMOTE] = delay;
+        cause::add(&mut self.causes_ns, &record.causes_ns);
+        let Some(thread) = thread else { return };
+        if self.spent.from != record.ended_at || self.spent.to != record.read_at {
+            self.spent.from = record.ended_at;
+            self.spent.to = record.read_at;
+            thread.parts(record.ended_at, record.read_at);
+            self.spent.parts = thread.scratch[0];
+        }
+        cause::add(&mut self.leader_ns, &self.spent.parts);
+    }
+
+    /// At the learner: the reading thread up to `read`, then the thread that sends the ACK.
+    #[inline(always)]
+    fn charge_learner(&mut self, rings: &Rings, thread: Option<&mut Thread>, entry: &Entry, delay: u64) {
+        let record = &mut self.records[0];
+        if self.spent.from != record.read_at || self.spent.to != record.ended_at {
+            self.spent.from = record.read_at;
+            self.spent.to = record.ended_at;
+            match thread {
+                Some(thread) => {
+                    thread.parts(record.read_at, record.ended_at);
+                    self.spent.parts = thread.scratch[0];
+                }
+                None => {
+                    self.spent.parts = [0; cause::COUNT];
+                    self.spent.parts[cause::UNEXPLAINED] = record.ended_at.saturating_sub(record.read_at);
+                }
+            }
+        }
+        record.causes_ns = self.spent.parts;
+        let receipt = &rings.receipts[entry.receipt as usize & (RECEIPTS - 1)];
+        if receipt.number == entry.receipt {
+            cause::add(&mut record.causes_ns, &receipt.parts);
+        } else {
+            // So far behind that what was noted at its read is overwritten.
+            let received = record.read_at.saturating_sub(record.began_at);
+            record.causes_ns[cause::UNEXPLAINED] =
+                record.causes_ns[cause::UNEXPLAINED].wrapping_add(received);
+        }
+        if cause::total(&record.causes_ns) != delay {
+            record.causes_ns = [0; cause::COUNT];
+            record.causes_ns[cause::UNEXPLAINED] = delay;
+        }
+        cause::add(&mut self.causes_ns, &record.causes_ns);
+    }
+
+    /// The four stages at the learner. They sum to the delay: each ends where the next begins, and an
+    /// instant out of order moves to its neighbour.
+    #[inline(always)]
+    fn add_stages(&mut self, flush: &Flush) {
+        let record: &mut ProposalRecord = &mut self.records[0];
+        if record.read_at < record.began_at {
+            record.read_at = record.began_at;
+        }
+        if record.read_at > record.ended_at {
+            record.read_at = record.ended_at;
+        }
+        self.stages_ns[0] += record.read_at - record.began_at;
+        let covers = flush.began_at >= record.read_at
+            && flush.ended_at >= flush.began_at
+            && flush.ended_at <= record.ended_at;
+        if !covers {
+            self.stages_ns[1] += record.ended_at - record.read_at;
+            return;
+        }
+        record.flags |= flag::FLUSHED;
+        record.flush_began_at = flush.began_at;
+        record.flush_ended_at = flush.ended_at;
+        self.stages_ns[1] += flush.began_at - record.read_at;
+        self.stages_ns[2] += flush.ended_at - flush.began_at;
+        self.stages_ns[3] += record.ended_at - flush.ended_at;
+    }
+}

@@ -1,0 +1,419 @@
+//! The clock of a thread: each nanosecond of its life is in exactly one cause.
+//!
+//! In: what the scheduler did with the thread (out, woken, in) and where its system calls begin and end, with
+//! the instants and the overlays at those instants (safepoints, throttling, interrupts). Out: sums by cause
+//! for any span up to now. Invariants: the sums grow by exactly the time that passes; a span's parts sum to its
+//! length. While the thread merely waits for work, its clock is that of the thread that wakes it ([`Hand`]), so
+//! that a delay is charged along the proposal's path. Only the thread itself, or the scheduler on
+//! its behalf, writes its clock; a waker writes [`Thread::woken`] only. Deliberately absent: how it is hooked.
+
+use crate::cause::{self, Parts};
+use crate::history::{History, Reading};
+
+/// What a thread does in its open segment: values of [`Thread::state`].
+pub mod state {
+    /// Nothing is known since the clock began.
+    pub const UNKNOWN: u32 = 0;
+    /// It has a CPU.
+    pub const RUNNING: u32 = 1;
+    /// It wants one.
+    pub const RUNNABLE: u32 = 2;
+    /// It is stopped or frozen.
+    pub const STOPPED: u32 = 3;
+    /// It waits for I/O.
+    pub const DISK_IO: u32 = 4;
+    /// It waits for something else and cannot be interrupted.
+    pub const KERNEL_WAIT: u32 = 5;
+    /// It sleeps on a futex.
+    pub const FUTEX: u32 = 6;
+    /// It sleeps in another call.
+    pub const SLEEP: u32 = 7;
+}
+
+/// What the thread's time in the kernel is for: bits of [`Thread::mode`]. The higher bit wins.
+pub mod mode {
+    /// Inside fsync or fdatasync.
+    pub const FSYNC: u32 = 1;
+    /// In direct reclaim or compaction.
+    pub const RECLAIM: u32 = 2;
+}
+
+/// Who woke the thread: values of [`Woken::by`].
+pub mod by {
+    /// Nobody that is known: a timer, a signal, an interrupt.
+    pub const NOBODY: u32 = 0;
+    /// A thread of its process that is not on the proposal's path.
+    pub const OTHER: u32 = 1;
+    /// A thread that handed work over.
+    pub const HAND: u32 = 2;
+    /// The JVM's own thread, which ends a safepoint.
+    pub const VM: u32 = 3;
+}
+
+/// Readings of a hand's clock that a wake carries over.
+pub const CARRIED: usize = 8;
+
+/// Sums of clocks that lie over a thread's own, at one instant, ns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// Stopped for garbage collection: of the process.
+    pub gc_ns: u64,
+    /// Stopped for another reason: of the process.
+    pub safepoint_ns: u64,
+    /// Without quota: of the control group.
+    pub throttled_ns: u64,
+    /// Taken by interrupts: of the CPU.
+    pub irq_ns: u64,
+}
+
+/// The wake that ends a sleep, and what the waker did meanwhile.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Woken {
+    /// When, monotonic ns; 0 when no wake was seen.
+    pub at: u64,
+    /// One of [`by`].
+    pub by: u32,
+    /// Thread id of the waker.
+    pub tid: u32,
+    /// Its name.
+    pub comm: [u8; 16],
+    /// Overlays at the wake.
+    pub overlay: Overlay,
+    /// How many of `readings` are set.
+    pub carried: u64,
+    /// The hand's clock when the sleep began.
+    pub base: Parts,
+    /// Later readings of the hand's clock, the newest first; the first is of the wake itself.
+    pub readings: [Reading; CARRIED],
+}
+
+/// A thread and its clock: the value of the thread map.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Thread {
+    /// Thread id; 0 when the slot is free.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Index of its process's safepoint clock plus one; 0 when there is none.
+    pub jvm: u32,
+    /// 1 when it reads proposals, or was handed work by one that does.
+    pub hand: u32,
+    /// One of [`state`].
+    pub state: u32,
+    /// Bits of [`mode`].
+    pub mode: u32,
+    /// Number of the system call in which it sleeps.
+    pub call: u32,
+    /// Thread id of who had the CPU when it was preempted.
+    pub preemptor: u32,
+    /// Begin of the open segment, monotonic ns.
+    pub since: u64,
+    /// When its control groups were last asked for a quota, monotonic ns.
+    pub quota_seen_at: u64,
+    /// Levels of them that have one.
+    pub quota_levels: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// Instants that were out of order, and time that had to be left unexplained for it.
+    pub discarded: u64,
+    /// Overlays at the begin of the open segment.
+    pub overlay: Overlay,
+    /// Sums by cause of all closed segments.
+    pub sums: Parts,
+    /// Sums at earlier instants.
+    pub history: History,
+    /// The wake that ends the open sleep.
+    pub woken: Woken,
+    /// What a look back is computed in.
+    pub scratch: [Parts; 2],
+    /// The clock at this instant.
+    pub reading: Reading,
+}
+
+/// A segment that has just ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Its main cause.
+    pub cause: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// Its begin.
+    pub began_at: u64,
+    /// Its end.
+    pub ended_at: u64,
+}
+
+impl Thread {
+    /// A free slot.
+    pub const FREE: Self = Self {
+        tid: 0,
+        tgid: 0,
+        jvm: 0,
+        hand: 0,
+        state: state::UNKNOWN,
+        mode: 0,
+        call: 0,
+        preemptor: 0,
+        since: 0,
+        quota_seen_at: 0,
+        quota_levels: 0,
+        reserved: 0,
+        discarded: 0,
+        overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
+        sums: [0; cause::COUNT],
+        history: History::EMPTY,
+        woken: Woken {
+            at: 0,
+            by: by::NOBODY,
+            tid: 0,
+            comm: [0; 16],
+            overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
+            carried: 0,
+            base: [0; cause::COUNT],
+            readings: [Reading { at: 0, sums: [0; cause::COUNT] }; CARRIED],
+        },
+        scratch: [[0; cause::COUNT]; 2],
+        reading: Reading { at: 0, sums: [0; cause::COUNT] },
+    };
+
+    /// The clock begins; what the thread did before is not known.
+    #[inline(always)]
+    pub fn begin(&mut self, tid: u32, tgid: u32, jvm: u32, now: u64, running: bool) {
+        self.tid = tid;
+        self.tgid = tgid;
+        self.jvm = jvm;
+        self.hand = 0;
+        self.mode = 0;
+        self.woken.at = 0;
+        self.quota_seen_at = 0;
+        self.quota_levels = 0;
+        self.overlay = Overlay::default();
+        self.state = if running { state::RUNNING } else { state::UNKNOWN };
+        self.since = now;
+        self.sums = [0; cause::COUNT];
+        self.history.begin(now, &self.sums);
+    }
+
+    /// Length of the open segment; 0, and counted, when the clock ran backwards.
+    #[inline(always)]
+    fn elapsed(&mut self, now: u64) -> u64 {
+        if now < self.since {
+            self.discarded += 1;
+            return 0;
+        }
+        now - self.since
+    }
+
+    /// The cause of time on CPU, or in an uninterruptible wait, given what it is for.
+    #[inline(always)]
+    fn of_mode(&self, otherwise: usize) -> usize {
+        if self.mode & mode::RECLAIM != 0 {
+            cause::RECLAIM
+        } else if self.mode & mode::FSYNC != 0 {
+            cause::FSYNC
+        } else {
+            otherwise
+        }
+    }
+
+    #[inline(always)]
+    fn charge(&mut self, cause: usize, ns: u64) {
+        let cell = &mut self.sums[cause & (cause::COUNT - 1)];
+        *cell = cell.wrapping_add(ns);
+    }
+
+    /// Closes time on CPU up to `now`; the thread goes on running. For the thread itself.
+    #[inline(always)]
+    pub fn settle(&mut self, now: u64, irq_ns: u64) {
+        if self.state != state::RUNNING {
+            // It runs: the switch that gave it the CPU was missed, or it is seen for the first time.
+            let missed = self.elapsed(now);
+            self.charge(cause::UNEXPLAINED, missed);
+            self.state = state::RUNNING;
+        } else {
+            let elapsed = self.elapsed(now);
+            let irq = less(irq_ns, self.overlay.irq_ns, elapsed);
+            self.charge(cause::IRQ, irq);
+            self.charge(self.of_mode(cause::ON_CPU), elapsed - irq);
+        }
+        self.overlay.irq_ns = irq_ns;
+        self.advance(now);
+    }
+
+    /// The open segment ends and its charges are entered: a new one begins.
+    #[inline(always)]
+    fn advance(&mut self, now: u64) {
+        if now > self.since {
+            self.since = now;
+            self.history.push(now, &self.sums);
+        }
+    }
+
+    /// The thread loses its CPU. `state` is what it does then, `overlay` the overlays now.
+    #[inline(always)]
+    pub fn switch_out(&mut self, now: u64, state: u32, overlay: &Overlay) {
+        self.settle(now, overlay.irq_ns);
+        self.woken.at = 0;
+        self.state = state;
+        self.overlay = *overlay;
+    }
+
+    /// Does the open segment end by a wake?
+    #[inline(always)]
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.state >= state::STOPPED
+    }
+
+    /// The thread gets a CPU. Tells of the longest of the segments that end with it.
+    #[inline(always)]
+    pub fn switch_in(&mut self, now: u64, overlay: &Overlay) -> Segment {
+        let began_at = self.since;
+        let mut longest = Segment::default();
+        if self.state == state::UNKNOWN || self.state == state::RUNNING {
+            let missed = self.elapsed(now);
+            self.charge(cause::UNEXPLAINED, missed);
+        } else {
+            let mut runnable_since = began_at;
+            let mut throttled_ns = self.overlay.throttled_ns;
+            if self.is_asleep() {
+                let seen = self.woken.at >= began_at && self.woken.at <= now;
+                runnable_since = if seen { self.woken.at } else { now };
+                if seen {
+                    throttled_ns = self.woken.overlay.throttled_ns;
+                }
+                let cause = self.close_sleep(runnable_since, seen, overlay);
+                longest = Segment { cause: cause as u32, reserved: 0, began_at, ended_at: runnable_since };
+                self.advance(runnable_since);
+            }
+            let waited = if now > runnable_since { now - runnable_since } else { 0 };
+            let throttled = less(overlay.throttled_ns, throttled_ns, waited);
+            self.charge(cause::CPU_THROTTLE, throttled);
+            self.charge(cause::RUN_QUEUE, waited - throttled);
+            if waited > longest.ended_at.wrapping_sub(longest.began_at) {
+                let cause = if throttled > waited / 2 { cause::CPU_THROTTLE } else { cause::RUN_QUEUE };
+                longest =
+                    Segment { cause: cause as u32, reserved: 0, began_at: runnable_since, ended_at: now };
+            }
+        }
+        self.state = state::RUNNING;
+        self.overlay.irq_ns = overlay.irq_ns;
+        self.advance(now);
+        longest
+    }
+
+    /// Charges the sleep from `since` to `until` and tells its main cause.
+    #[inline(always)]
+    fn close_sleep(&mut self, until: u64, seen: bool, overlay: &Overlay) -> usize {
+        let elapsed = self.elapsed(until);
+        let cause = match self.state {
+            state::STOPPED => cause::STOPPED,
+            state::DISK_IO => self.of_mode(cause::DISK_IO),
+            state::KERNEL_WAIT => self.of_mode(cause::KERNEL_WAIT),
+            state::SLEEP => self.of_mode(cause::SLEEP),
+            _ => return self.close_futex(elapsed, seen, overlay),
+        };
+        self.charge(cause, elapsed);
+        cause
+    }
+
+    /// A futex sleep: the hand's clock, a safepoint, or a lock.
+    #[inline(always)]
+    fn close_futex(&mut self, elapsed: u64, seen: bool, overlay: &Overlay) -> usize {
+        if seen && self.woken.by == by::HAND && self.woken.carried > 0 {
+            self.follow_hand();
+            return cause::ON_CPU;
+        }
+        let end = if seen { &self.woken.overlay } else { overlay };
+        let gc = less(end.gc_ns, self.overlay.gc_ns, elapsed);
+        let safepoint = less(end.safepoint_ns, self.overlay.safepoint_ns, elapsed - gc);
+        let rest = elapsed - gc - safepoint;
+        let rest_cause = if seen && self.woken.by != by::NOBODY { cause::LOCK } else { cause::SLEEP };
+        self.charge(cause::GC, gc);
+        self.charge(cause::SAFEPOINT, safepoint);
+        self.charge(rest_cause, rest);
+        if gc > elapsed / 2 {
+            cause::GC
+        } else if safepoint > elapsed / 2 {
+            cause::SAFEPOINT
+        } else {
+            rest_cause
+        }
+    }
+
+    /// Takes the hand's clock over for the time of the sleep, reading by reading, so that a later look back
+    /// finds what the hand did when.
+    #[inline(always)]
+    fn follow_hand(&mut self) {
+        let before = self.sums;
+        for index in (0..CARRIED).rev() {
+            if index as u64 >= self.woken.carried {
+                continue;
+            }
+            let reading = &self.woken.readings[index];
+            for cause in 0..cause::COUNT {
+                let grown = reading.sums[cause].wrapping_sub(self.woken.base[cause]);
+                self.sums[cause] = before[cause].wrapping_add(grown);
+            }
+            let at = reading.at;
+            if at > self.since {
+                self.since = at;
+                self.history.push(at, &self.sums);
+            }
+        }
+    }
+
+    /// What the hand `self` carries over to a thread that it wakes `now` and that has slept since `since`:
+    /// fills in `woken`. The hand's clock must be settled.
+    #[inline(always)]
+    pub fn hand_over(&mut self, since: u64, woken: &mut Woken) {
+        self.reading.at = self.since;
+        self.reading.sums = self.sums;
+        self.history.at(since, &self.reading, &mut woken.base);
+        let mut carried = 0_u64;
+        for back in 0..CARRIED {
+            let reading = self.history.fine.back(back as u64);
+            let later = reading.at > since && carried == back as u64;
+            woken.readings[back].at = reading.at;
+            woken.readings[back].sums = reading.sums;
+            carried += u64::from(later);
+        }
+        woken.carried = carried;
+    }
+
+    /// The parts of the span from `from` to `to`, both up to the last settled instant, into `self.scratch[0]`;
+    /// they sum to its length. For the thread itself.
+    #[inline(always)]
+    pub fn parts(&mut self, from: u64, to: u64) {
+        self.reading.at = self.since;
+        self.reading.sums = self.sums;
+        let (first, second) = self.scratch.split_at_mut(1);
+        self.history.at(to, &self.reading, &mut first[0]);
+        self.history.at(from, &self.reading, &mut second[0]);
+        let mut sum = 0_u64;
+        for cause in 0..cause::COUNT {
+            let part = first[0][cause].wrapping_sub(second[0][cause]);
+            first[0][cause] = part;
+            sum = sum.wrapping_add(part);
+        }
+        if sum != to.wrapping_sub(from) {
+            // The clock was written meanwhile: better nothing than something that does not add up.
+            first[0] = [0; cause::COUNT];
+            first[0][cause::UNEXPLAINED] = to.saturating_sub(from);
+            self.discarded += 1;
+        }
+    }
+}
+
+/// How far an overlay grew, at most `limit`.
+#[inline(always)]
+fn less(now: u64, before: u64, limit: u64) -> u64 {
+    let grown = now.saturating_sub(before);
+    if grown < limit { grown } else { limit }
+}
+
+#[cfg(test)]
+mod tests;
