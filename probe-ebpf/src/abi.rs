@@ -198,6 +198,8 @@ pub struct ProposalRecord {
     pub tid: u32,
     /// Explicit padding.
     pub reserved: u32,
+    /// Number of the receipt of its arrival.
+    pub receipt: u64,
     /// The delay by cause, see [`crate::cause`]; the parts sum to it.
     pub causes_ns: Parts,
 }
@@ -217,6 +219,7 @@ impl ProposalRecord {
         flush_ended_at: 0,
         tid: 0,
         reserved: 0,
+        receipt: 0,
         causes_ns: [0; crate::cause::COUNT],
     };
 }
@@ -352,7 +355,7 @@ const _: () = {
     assert!(size_of::<Offsets>() == 27 * 4);
     assert!(size_of::<Config>() == 24);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<ProposalRecord>() == 200);
+    assert!(size_of::<ProposalRecord>() == 208);
     assert!(size_of::<SegmentRecord>() == 208);
     assert!(size_of::<HeartbeatRecord>() == 32);
     assert!(size_of::<TransitionRecord>() == 24);

@@ -12,7 +12,6 @@ use crate::cause::{self, Parts};
 use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
 use crate::overtaken::{self, Overtaken};
-use crate::thread::Thread;
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
 
@@ -150,9 +149,15 @@ pub struct Call {
 pub enum Effect {
     /// Nothing.
     None,
-    /// A proposal's delay is known and worth a record, which stands at this place of [`Link::records`]. Slot and
-    /// generation are the caller's to fill in.
-    Proposal(u32),
+    /// A proposal was read that came with other bytes than the last: [`Link::write_receipt`] is due.
+    Received,
+    /// A proposal's delay is known: [`Link::charge`] is due.
+    Measured {
+        /// Where its record stands in [`Link::records`]. Slot and generation are the caller's to fill in.
+        place: u32,
+        /// 1 when somebody asked for the record.
+        emit: u32,
+    },
     /// A heartbeat was answered.
     Heartbeat {
         /// PING arrived or sent.
@@ -268,7 +273,6 @@ impl Link {
     pub fn on_packet(
         &mut self,
         rings: &mut Rings,
-        thread: Option<&mut Thread>,
         config: &Config,
         call: &Call,
         (kind, zxid, sid, end_seq): (u32, u64, i64, u32),
@@ -276,8 +280,8 @@ impl Link {
         if kind == packet::PROPOSAL || kind == packet::ACK || kind == packet::PING {
             let stamp = self.stamp(rings, config, call, end_seq);
             return match kind {
-                packet::PROPOSAL => self.on_proposal(rings, thread, config, call, zxid, stamp),
-                packet::ACK => self.on_ack(rings, thread, config, call, zxid, stamp),
+                packet::PROPOSAL => self.on_proposal(rings, config, call, zxid, stamp),
+                packet::ACK => self.on_ack(rings, config, call, zxid, stamp),
                 _ => self.on_ping(call, stamp),
             };
         }
@@ -329,7 +333,6 @@ impl Link {
     fn on_proposal(
         &mut self,
         rings: &mut Rings,
-        thread: Option<&mut Thread>,
         config: &Config,
         call: &Call,
         zxid: u64,
@@ -343,37 +346,31 @@ impl Link {
             self.window.low = self.window.high;
         }
         let mut entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at: 0, receipt: 0 };
+        let mut effect = Effect::None;
         if call.incoming == 1 {
             entry.read_at = call.now;
-            entry.receipt = self.receipt(rings, thread, &entry);
+            effect = self.receive(&entry);
+            entry.receipt = self.receipts;
         }
         let pushed = self.window.push(&mut rings.window, zxid, entry);
         self.counts.expired += pushed.expired as u64;
         self.counts.gaps += pushed.gap as u64;
         if pushed.live == 0 {
             self.counts.replayed += (self.window.mode == mode::JOINING) as u64;
-            return Effect::None;
+            return effect;
         }
         if call.incoming == 1 {
-            return Effect::None; // a learner acknowledges what it has read
+            return effect; // a learner acknowledges what it has read
         }
         let Some(ack) = overtaken::take(&mut rings.overtaken, zxid) else { return Effect::None };
         self.window.leave_at_once(zxid);
         self.counts.matched += 1;
         let ack_call = Call { now: ack.read_at, incoming: 1, ..*call };
-        self.measure(rings, None, config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
+        self.measure(config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
     }
 
     #[inline(always)]
-    fn on_ack(
-        &mut self,
-        rings: &mut Rings,
-        thread: Option<&mut Thread>,
-        config: &Config,
-        call: &Call,
-        zxid: u64,
-        stamp: Stamp,
-    ) -> Effect {
+    fn on_ack(&mut self, rings: &mut Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
@@ -393,7 +390,7 @@ impl Link {
                     self.down.epoch = self.up.epoch;
                     self.epoch = self.up.epoch;
                 }
-                self.measure(rings, thread, config, call, zxid, &entry, stamp)
+                self.measure(config, call, zxid, &entry, stamp)
             }
             Taken::Replayed => {
                 self.counts.replayed_acks += 1;

@@ -115,8 +115,8 @@ pub struct Thread {
     pub quota_seen_at: u64,
     /// Levels of them that have one.
     pub quota_levels: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Its own place in the map, plus one.
+    pub slot_plus_one: u32,
     /// Instants that were out of order, and time that had to be left unexplained for it.
     pub discarded: u64,
     /// Overlays at the begin of the open segment.
@@ -160,7 +160,7 @@ impl Thread {
         since: 0,
         quota_seen_at: 0,
         quota_levels: 0,
-        reserved: 0,
+        slot_plus_one: 0,
         discarded: 0,
         overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
         sums: [0; cause::COUNT],
@@ -181,10 +181,11 @@ impl Thread {
 
     /// The clock begins; what the thread did before is not known.
     #[inline(always)]
-    pub fn begin(&mut self, tid: u32, tgid: u32, jvm: u32, now: u64, running: bool) {
+    pub fn begin(&mut self, slot: u32, tid: u32, tgid: u32, now: u64, running: bool) {
         self.tid = tid;
         self.tgid = tgid;
-        self.jvm = jvm;
+        self.slot_plus_one = slot.wrapping_add(1);
+        self.jvm = 0;
         self.hand = 0;
         self.mode = 0;
         self.woken.at = 0;

@@ -86,6 +86,7 @@ fn proposal(mut b: Bytes) -> ProposalRecord {
         flush_ended_at: b.get_u64_ne(),
         tid: b.get_u32_ne(),
         reserved: b.get_u32_ne(),
+        receipt: b.get_u64_ne(),
         causes_ns: std::array::from_fn(|_| b.get_u64_ne()),
     }
 }
@@ -155,6 +156,7 @@ mod tests {
         [kind::PROPOSAL, 7, 3, 4].iter().for_each(|v| b.put_u32_ne(*v));
         [0x1_0000_0001_u64, 10, 90, 20, 30, 80].iter().for_each(|v| b.put_u64_ne(*v));
         [42_u32, 0].iter().for_each(|v| b.put_u32_ne(*v));
+        b.put_u64_ne(12);
         (0..cause::COUNT as u64).for_each(|v| b.put_u64_ne(v));
         let want = ProposalRecord {
             kind: kind::PROPOSAL,
@@ -169,6 +171,7 @@ mod tests {
             flush_ended_at: 80,
             tid: 42,
             reserved: 0,
+            receipt: 12,
             causes_ns: std::array::from_fn(|cause| cause as u64),
         };
         assert_eq!(Record::decode(b.freeze()), Ok(Record::Proposal(want)));

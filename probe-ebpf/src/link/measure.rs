@@ -40,41 +40,31 @@ impl Spent {
 }
 
 impl Link {
-    /// Remembers what the reading thread did from the arrival of a proposal to its read; tells the number.
+    /// A proposal was read: the receipt of the last one serves it too when both arrived and were read together.
     #[inline(always)]
-    pub(super) fn receipt(&mut self, rings: &mut Rings, thread: Option<&mut Thread>, entry: &Entry) -> u64 {
+    pub(super) fn receive(&mut self, entry: &Entry) -> Effect {
         let from = entry.began_at();
         if self.receipt_from == from && self.receipt_to == entry.read_at {
-            return self.receipts;
+            return Effect::None;
         }
         self.receipt_from = from;
         self.receipt_to = entry.read_at;
         self.receipts += 1;
-        let receipt = &mut rings.receipts[self.receipts as usize & (RECEIPTS - 1)];
-        receipt.number = self.receipts;
-        match thread {
-            Some(thread) => {
-                thread.parts(from, entry.read_at);
-                receipt.parts = thread.scratch[0];
-            }
-            None => {
-                receipt.parts = [0; cause::COUNT];
-                receipt.parts[cause::UNEXPLAINED] = entry.read_at.saturating_sub(from);
-            }
-        }
-        self.receipts
+        Effect::Received
     }
 
-    /// Turns the instants of a matched proposal into a delay, stages and, if it is slow enough, a record.
+    /// Writes what the reading thread did from the last arrival to its read.
     #[inline(always)]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "inlined; a struct of them would live on the kernel's small stack"
-    )]
+    pub fn write_receipt(&mut self, rings: &mut Rings, thread: Option<&mut Thread>) {
+        let receipt = &mut rings.receipts[self.receipts as usize & (RECEIPTS - 1)];
+        receipt.number = self.receipts;
+        spend(thread, self.receipt_from, self.receipt_to, &mut receipt.parts);
+    }
+
+    /// Turns the instants of a matched proposal into a delay and stages.
+    #[inline(always)]
     pub(super) fn measure(
         &mut self,
-        rings: &Rings,
-        thread: Option<&mut Thread>,
         config: &Config,
         call: &Call,
         zxid: u64,
@@ -99,66 +89,63 @@ impl Link {
         record.flush_began_at = 0;
         record.flush_ended_at = 0;
         record.tid = call.tid;
-        if call.incoming == 1 {
-            self.charge_leader(thread, delay);
-        } else {
+        record.receipt = entry.receipt;
+        if call.incoming == 0 {
             self.add_stages(&call.flush);
-            self.charge_learner(rings, thread, entry, delay);
         }
-        if delay >= config.slower_ns { Effect::Proposal(call.incoming) } else { Effect::None }
+        Effect::Measured { place: call.incoming, emit: (delay >= config.slower_ns) as u32 }
+    }
+
+    /// Charges the delay of the record at `place` to its causes. `thread` made the call.
+    #[inline(always)]
+    pub fn charge(&mut self, rings: &Rings, thread: Option<&mut Thread>, place: usize) {
+        if place == 1 {
+            self.charge_leader(thread)
+        } else {
+            self.charge_learner(rings, thread)
+        }
+        cause::add(&mut self.causes_ns, &self.records[place & 1].causes_ns);
     }
 
     /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is
     /// the leader's own.
     #[inline(always)]
-    fn charge_leader(&mut self, thread: Option<&mut Thread>, delay: u64) {
+    fn charge_leader(&mut self, thread: Option<&mut Thread>) {
         let record = &mut self.records[1];
         record.causes_ns = [0; cause::COUNT];
-        record.causes_ns[cause::REMOTE] = delay;
-        cause::add(&mut self.causes_ns, &record.causes_ns);
-        let Some(thread) = thread else { return };
+        record.causes_ns[cause::REMOTE] = record.ended_at.wrapping_sub(record.began_at);
         if self.spent.from != record.ended_at || self.spent.to != record.read_at {
             self.spent.from = record.ended_at;
             self.spent.to = record.read_at;
-            thread.parts(record.ended_at, record.read_at);
-            self.spent.parts = thread.scratch[0];
+            spend(thread, record.ended_at, record.read_at, &mut self.spent.parts);
         }
         cause::add(&mut self.leader_ns, &self.spent.parts);
     }
 
     /// At the learner: the reading thread up to `read`, then the thread that sends the ACK.
     #[inline(always)]
-    fn charge_learner(&mut self, rings: &Rings, thread: Option<&mut Thread>, entry: &Entry, delay: u64) {
+    fn charge_learner(&mut self, rings: &Rings, thread: Option<&mut Thread>) {
         let record = &mut self.records[0];
         if self.spent.from != record.read_at || self.spent.to != record.ended_at {
             self.spent.from = record.read_at;
             self.spent.to = record.ended_at;
-            match thread {
-                Some(thread) => {
-                    thread.parts(record.read_at, record.ended_at);
-                    self.spent.parts = thread.scratch[0];
-                }
-                None => {
-                    self.spent.parts = [0; cause::COUNT];
-                    self.spent.parts[cause::UNEXPLAINED] = record.ended_at.saturating_sub(record.read_at);
-                }
-            }
+            spend(thread, record.read_at, record.ended_at, &mut self.spent.parts);
         }
         record.causes_ns = self.spent.parts;
-        let receipt = &rings.receipts[entry.receipt as usize & (RECEIPTS - 1)];
-        if receipt.number == entry.receipt {
+        let receipt = &rings.receipts[record.receipt as usize & (RECEIPTS - 1)];
+        if receipt.number == record.receipt {
             cause::add(&mut record.causes_ns, &receipt.parts);
         } else {
             // So far behind that what was noted at its read is overwritten.
             let received = record.read_at.saturating_sub(record.began_at);
-            record.causes_ns[cause::UNEXPLAINED] =
-                record.causes_ns[cause::UNEXPLAINED].wrapping_add(received);
+            let cell = &mut record.causes_ns[cause::UNEXPLAINED];
+            *cell = cell.wrapping_add(received);
         }
+        let delay = record.ended_at.wrapping_sub(record.began_at);
         if cause::total(&record.causes_ns) != delay {
             record.causes_ns = [0; cause::COUNT];
             record.causes_ns[cause::UNEXPLAINED] = delay;
         }
-        cause::add(&mut self.causes_ns, &record.causes_ns);
     }
 
     /// The four stages at the learner. They sum to the delay: each ends where the next begins, and an
@@ -186,5 +173,20 @@ impl Link {
         self.stages_ns[1] += flush.began_at - record.read_at;
         self.stages_ns[2] += flush.ended_at - flush.began_at;
         self.stages_ns[3] += record.ended_at - flush.ended_at;
+    }
+}
+
+/// What a thread did from one instant to another, or that nobody knows.
+#[inline(always)]
+fn spend(thread: Option<&mut Thread>, from: u64, to: u64, into: &mut Parts) {
+    match thread {
+        Some(thread) => {
+            thread.parts(from, to);
+            *into = thread.scratch[0];
+        }
+        None => {
+            *into = [0; cause::COUNT];
+            into[cause::UNEXPLAINED] = to.saturating_sub(from);
+        }
     }
 }

@@ -48,7 +48,7 @@ impl CallBytes for Slice<'_> {
 
 fn thread(tid: u32) -> Box<Thread> {
     let mut thread = Box::new(Thread::FREE);
-    thread.begin(tid, 1, 0, 1, true);
+    thread.begin(0, tid, 1, 1, true);
     thread
 }
 
@@ -125,10 +125,16 @@ impl Probe {
                 Turn::Tls => self.changes.push(change::TLS),
                 Turn::Packet => {
                     let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
-                    let thread = Some(&mut *self.threads[call.incoming as usize]);
-                    match self.link.on_packet(&mut self.rings, thread, &self.config, call, packet) {
+                    match self.link.on_packet(&mut self.rings, &self.config, call, packet) {
                         Effect::None => {}
-                        Effect::Proposal(place) => self.records.push(self.link.records[place as usize]),
+                        Effect::Received => {
+                            self.link.write_receipt(&mut self.rings, Some(&mut self.threads[1]));
+                        }
+                        Effect::Measured { place, .. } => {
+                            let thread = Some(&mut *self.threads[call.incoming as usize]);
+                            self.link.charge(&self.rings, thread, place as usize);
+                            self.records.push(self.link.records[place as usize]);
+                        }
                         Effect::Heartbeat { began_at, ended_at } => {
                             assert!(began_at <= ended_at);
                             self.heartbeats += 1;
@@ -326,8 +332,9 @@ proptest! {
             let call = Call { now, incoming: incoming.into(), tid: 1, flush: Flush::default() };
             probe.link.arrivals.push(&mut probe.rings.arrivals, now as u32, now);
             let packet = (kind, zxid, 0, now as u32);
-            let effect = probe.link.on_packet(&mut probe.rings, None, &probe.config, &call, packet);
-            if let Effect::Proposal(place) = effect {
+            let effect = probe.link.on_packet(&mut probe.rings, &probe.config, &call, packet);
+            if let Effect::Measured { place, .. } = effect {
+                probe.link.charge(&probe.rings, None, place as usize);
                 probe.records.push(probe.link.records[place as usize]);
             }
             probe.check();
@@ -397,7 +404,7 @@ fn an_ack_that_overtakes_its_send_call_is_matched() {
         }
         let call = Call { now: at + 5, incoming, ..Call::default() };
         let packet = (kind, zxid(counter), 0, at as u32);
-        if let Effect::Proposal(place) = link.on_packet(&mut rings, None, &config, &call, packet) {
+        if let Effect::Measured { place, .. } = link.on_packet(&mut rings, &config, &call, packet) {
             let r = link.records[place as usize];
             seen.push((r.zxid as u32, r.ended_at - r.began_at));
         }

@@ -20,7 +20,7 @@ const BORN: u64 = 1_000_000;
 impl Watched {
     fn new(tid: u32) -> Self {
         let mut thread = Box::new(Thread::FREE);
-        thread.begin(tid, 1, 0, BORN, true);
+        thread.begin(0, tid, 1, BORN, true);
         Self { thread, truth: Vec::new(), throttled_ns: 0, gc_ns: 0 }
     }
 
@@ -227,7 +227,7 @@ fn wake(hand: &mut Watched, sleeper: &mut Watched, since: u64, now: u64) {
 #[test]
 fn time_before_the_first_switch_is_unexplained() {
     let mut thread = Box::new(Thread::FREE);
-    thread.begin(7, 1, 0, BORN, false);
+    thread.begin(0, 7, 1, BORN, false);
     thread.switch_in(BORN + 100, &Overlay::default());
     thread.settle(BORN + 150, 0);
     thread.parts(BORN, BORN + 150);

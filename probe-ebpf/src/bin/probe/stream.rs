@@ -6,12 +6,11 @@ use core::ffi::c_void;
 use probe_ebpf::abi::{Flush, HeartbeatRecord, change, counter, kind, side};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Turn, trust};
 use probe_ebpf::link::{Call, Effect, Link, Rings};
-use probe_ebpf::thread::Thread;
 
 use crate::emit::emit;
 use crate::kernel::{SystemCall, Task, config, read_user};
 use crate::sockets::{LinkRef, rings, transition};
-use crate::{maps, threads};
+use crate::{charge, maps, threads};
 
 /// x86-64 system calls that move bytes of a socket (arch/x86/entry/syscalls/syscall_64.tbl).
 mod number {
@@ -52,7 +51,8 @@ struct Part {
 struct Turning {
     at: LinkRef,
     rings: *mut Rings,
-    thread: *mut Thread,
+    /// Slot of the calling thread's clock plus one, 0 when it has none.
+    thread: u32,
     call: Call,
     /// Next `struct iovec` of a vectored call.
     parts: u64,
@@ -60,7 +60,6 @@ struct Turning {
     parts_left: u64,
     /// Bytes of the call that are not yet in a chunk.
     bytes_left: u32,
-    reserved: u32,
 }
 
 /// The caller's memory.
@@ -111,8 +110,7 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
         transition(at, change::RESYNC, now);
     }
     let call = Call { now, incoming: incoming as u32, tid: task.tid, flush };
-    let mut turning =
-        Turning { at, rings, thread, call, parts: 0, parts_left: 0, bytes_left: span.bytes, reserved: 0 };
+    let mut turning = Turning { at, rings, thread, call, parts: 0, parts_left: 0, bytes_left: span.bytes };
     locate(&mut turning);
     // SAFETY: the callback has the signature that the helper wants, and `turning` outlives the loop.
     unsafe { bpf_loop(TURNS, turn as *mut c_void, (&raw mut turning).cast(), 0) };
@@ -127,18 +125,18 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     unsafe { atomic::store(busy, 0) };
 }
 
-/// The clock of the calling thread, brought up to `now`; null when it can have none. Who reads proposals is the first
+/// Slot plus one of the calling thread's clock, which is brought up to `now`; 0 when it can have none. Who reads proposals is the first
 /// of the hands through which they go.
 #[inline(always)]
-fn clock(task: Task, now: u64, reads_proposals: bool) -> *mut Thread {
-    let Some(thread) = threads::current(task, now) else { return core::ptr::null_mut() };
+fn clock(task: Task, now: u64, reads_proposals: bool) -> u32 {
+    let Some(thread) = threads::current(task, now) else { return 0 };
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let clock = unsafe { &mut *thread };
     if reads_proposals {
         clock.hand = 1;
     }
     clock.settle(now, threads::irq_ns());
-    thread
+    clock.slot_plus_one
 }
 
 /// How long this direction was silent before the call; before its first, since the probe was attached.
@@ -214,10 +212,8 @@ unsafe extern "C" fn turn(_index: u32, turning: *mut Turning) -> i64 {
         Turn::Done => next_part(turning),
         Turn::Packet => {
             let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
-            // SAFETY: null, or a map value; the thread is the current one.
-            let thread = unsafe { turning.thread.as_mut() };
-            let effect = link.on_packet(rings, thread, &config(), &turning.call, packet);
-            act(turning.at, effect, turning.call.now);
+            let effect = link.on_packet(rings, &config(), &turning.call, packet);
+            act(turning, effect);
             0
         }
         Turn::Lost => {
@@ -233,18 +229,25 @@ unsafe extern "C" fn turn(_index: u32, turning: *mut Turning) -> i64 {
 }
 
 #[inline(always)]
-fn act(at: LinkRef, effect: Effect, now: u64) {
+fn act(turning: &Turning, effect: Effect) {
+    let (at, now) = (turning.at, turning.call.now);
     // SAFETY: a map value lives as long as the map.
     let generation = unsafe { (*at.link).identity.generation };
     match effect {
         Effect::None => {}
-        Effect::Proposal(place) => {
-            // SAFETY: as above; this direction alone writes its record.
-            let record = unsafe { &mut (*at.link).records[place as usize & 1] };
-            record.kind = kind::PROPOSAL;
-            record.slot = at.slot;
-            record.generation = generation;
-            emit(kind::PROPOSAL, record, false);
+        Effect::Received => {
+            charge::receipt(at.slot.into(), turning.thread.into());
+        }
+        Effect::Measured { place, emit: wanted } => {
+            charge::proposal(at.slot.into(), turning.thread.into(), place.into());
+            if wanted == 1 {
+                // SAFETY: as above; this direction alone writes its record.
+                let record = unsafe { &mut (*at.link).records[place as usize & 1] };
+                record.kind = kind::PROPOSAL;
+                record.slot = at.slot;
+                record.generation = generation;
+                emit(kind::PROPOSAL, record, false);
+            }
         }
         Effect::Heartbeat { began_at, ended_at } => {
             if config().heartbeats == 1 {

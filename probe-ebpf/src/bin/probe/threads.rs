@@ -53,7 +53,7 @@ fn begin(task: Task, now: u64) -> Option<*mut Thread> {
     };
     let thread = maps::THREADS.get_ptr_mut(slot)?;
     // SAFETY: the slot was free, so this CPU alone has it until it is entered below.
-    unsafe { (*thread).begin(task.tid, task.tgid, 0, now, true) };
+    unsafe { (*thread).begin(slot, task.tid, task.tgid, now, true) };
     if maps::TIDS.insert(task.tid, slot, BPF_NOEXIST).is_err() {
         let _ = maps::FREE_THREADS.push(slot, 0);
         return find(task.tid);
