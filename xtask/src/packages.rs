@@ -82,6 +82,8 @@ pub(crate) static PACKAGES: &[Package] = &[
         &["/usr/lib/llvm-22/lib/libLLVM.so"]),
     file("openjdk-17-jre-headless", Purpose::Test, "runs ZooKeeper",
         &["/usr/bin/java"]),
+    program("openjdk-17-jdk-headless", Purpose::Test, "compiles the agent that makes a JVM pause",
+        &["javac", "jar"]),
     file("libzookeeper-java", Purpose::Test, "the real ensemble: ZooKeeper's jars without its service",
         &["/usr/share/java/zookeeper.jar"]),
     program("tcpdump", Purpose::Test, "the independent measurement of the quorum traffic", &["tcpdump"]),

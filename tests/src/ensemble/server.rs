@@ -47,6 +47,7 @@ pub struct Server {
     pub(super) pids: Vec<u32>,
     directory: PathBuf,
     jvm: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -69,7 +70,8 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
             config: directory.join("zoo.cfg"),
             data: directory.join("data"),
             pids: Vec::new(),
-            jvm: jvm_options(spec, &directory),
+            jvm: jvm_options(spec, member.sid, &directory),
+            environment: spec.environment.clone(),
             directory,
             process: None,
         });
@@ -92,7 +94,7 @@ fn member_line(server: &Server) -> String {
     format!("server.{}={quorum}:{election}{role}\n", server.sid)
 }
 
-fn jvm_options(spec: &Spec, directory: &Path) -> Vec<String> {
+fn jvm_options(spec: &Spec, sid: u64, directory: &Path) -> Vec<String> {
     let mut options = vec![
         "-Xmx192m".to_owned(),
         "-Dzookeeper.admin.enableServer=false".to_owned(),
@@ -103,6 +105,7 @@ fn jvm_options(spec: &Spec, directory: &Path) -> Vec<String> {
         options.push(format!("-Djava.security.auth.login.config={}", jaas.display()));
     }
     options.extend(spec.jvm.iter().cloned());
+    options.extend(spec.own_jvm.iter().filter(|(of, _)| *of == sid).map(|(_, option)| option.clone()));
     options
 }
 
@@ -133,7 +136,9 @@ fn configuration(spec: &Spec, server: &Server) -> String {
         settings.push(("quorum.auth.server.saslLoginContext".to_owned(), "QuorumServer".to_owned()));
         settings.push(("quorum.cnxn.threads.size".to_owned(), "20".to_owned()));
     }
-    for (name, value) in &spec.settings {
+    let own = spec.own_settings.iter().filter(|(of, ..)| *of == server.sid);
+    let all = spec.settings.iter().map(|(name, value)| (name, value));
+    for (name, value) in all.chain(own.map(|(_, name, value)| (name, value))) {
         settings.retain(|(existing, _)| existing != name);
         settings.push((name.clone(), value.clone()));
     }
@@ -144,6 +149,11 @@ impl Server {
     /// The pid, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
+    }
+
+    /// The directory of its files, in which it runs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(super) fn launch(&mut self, namespace: Option<&Namespace>) -> Result<()> {
@@ -158,6 +168,7 @@ impl Server {
             .arg(format!("{}:{JARS}", self.directory.display()))
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

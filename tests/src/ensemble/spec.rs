@@ -27,6 +27,9 @@ pub struct Spec {
     pub(super) network: Network,
     pub(super) settings: Vec<(String, String)>,
     pub(super) jvm: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) own_settings: Vec<(u64, String, String)>,
+    pub(super) own_jvm: Vec<(u64, String)>,
     pub(super) sasl: bool,
     pub(super) place: PathBuf,
 }
@@ -39,6 +42,9 @@ impl Spec {
             network: Network::Loopback,
             settings: Vec::new(),
             jvm: Vec::new(),
+            environment: Vec::new(),
+            own_settings: Vec::new(),
+            own_jvm: Vec::new(),
             sasl: false,
             place: std::env::temp_dir(),
         }
@@ -74,10 +80,36 @@ impl Spec {
         self
     }
 
-    /// One more option of every JVM.
-    pub fn with_jvm_option(mut self, option: &str) -> Self {
-        self.jvm.push(option.to_owned());
+    /// The same in the zoo.cfg of one server only.
+    pub fn with_setting_for(mut self, sid: u64, name: &str, value: &str) -> Self {
+        self.own_settings.push((sid, name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// One more option of every JVM; the same one twice counts once.
+    pub fn with_jvm_option(mut self, option: &str) -> Self {
+        if !self.jvm.iter().any(|existing| existing == option) {
+            self.jvm.push(option.to_owned());
+        }
+        self
+    }
+
+    /// One more option of one server's JVM, after those of all.
+    pub fn with_jvm_option_for(mut self, sid: u64, option: &str) -> Self {
+        self.own_jvm.push((sid, option.to_owned()));
+        self
+    }
+
+    /// One more variable in the environment of every server, in place of another value of that name.
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.retain(|(existing, _)| existing != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The ids of the servers to be.
+    pub fn sids(&self) -> Vec<u64> {
+        self.servers.iter().map(|member| member.sid).collect()
     }
 
     /// All files below another directory than the one for temporary files.

@@ -1,0 +1,93 @@
+//! Faults that are set on one server of a real ensemble: the known truth that an attribution is judged by.
+//!
+//! In: a running ensemble, the server, how long the fault is to last. Out: an [`Episode`] per injection
+//! with its span on the monotonic clock and, wherever somebody else than the injector measured it too,
+//! its size by that measurement. Invariants: a fault is taken away again when its injector returns or
+//! fails; nothing here reads or starts the probe. Not here: what the probe made of it.
+
+mod affinity;
+mod agent;
+mod clock;
+mod freezer;
+mod gc;
+mod heap_dump;
+mod host;
+mod lock;
+mod run_queue;
+mod stops;
+mod throttle;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+pub use self::clock::{Span, monotonic_ns};
+pub use self::freezer::Freezer;
+pub use self::gc::{Collector, Gc};
+pub use self::heap_dump::HeapDump;
+pub use self::lock::Lock;
+pub use self::run_queue::Neighbour;
+pub use self::stops::{Stopped, Stops};
+pub use self::throttle::Throttle;
+use crate::ensemble::{Ensemble, Spec};
+use crate::probe::Vantage;
+
+/// What a fault does, in the probe's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// The cause.
+    pub cause: &'static str,
+    /// Other causes that are a true answer as well; the fault's documentation says why.
+    pub also: &'static [&'static str],
+    /// Where the delay can be seen: at the follower itself, and with that at its leader, or only there.
+    pub vantage: Vantage,
+}
+
+/// One injected fault on one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Episode {
+    /// The server.
+    pub sid: u64,
+    /// From just before the fault was set until just after it was taken away.
+    pub span: Span,
+    /// How long it held the server, by something that measured just that.
+    pub truth_ns: Option<u64>,
+}
+
+/// A kind of fault.
+pub trait Fault {
+    /// Its name in tables and messages.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in the probe's words.
+    fn expected(&self) -> Expected;
+
+    /// Adds what every server needs for it: an agent, an option, a place for its files. Called before the
+    /// ensemble starts; whatever two faults both need is added once.
+    fn prepare(&self, spec: Spec) -> Result<Spec> {
+        Ok(spec)
+    }
+
+    /// Injects it into the server `times` times, each of about `size`, with `gap` between the end of one
+    /// and the beginning of the next. Gives at least these episodes, in order of time; a fault that has to
+    /// try how long it lasts gives its trials too.
+    fn inject(
+        &self,
+        ensemble: &Ensemble,
+        sid: u64,
+        size: Duration,
+        gap: Duration,
+        times: u32,
+    ) -> Result<Vec<Episode>>;
+}
+
+/// Calls `once` `times` times with a pause after each.
+fn repeat<T>(times: u32, gap: Duration, mut once: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
+    (0..times)
+        .map(|_| {
+            let outcome = once();
+            std::thread::sleep(gap);
+            outcome
+        })
+        .collect()
+}

@@ -1,0 +1,72 @@
+//! A CPU quota (control groups v1) that the server uses up. The truth is the group's own count of the
+//! time for which it was throttled.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::affinity::{Cpus, Pinned};
+use super::agent::{self, Agent};
+use super::clock::sleep_until;
+use super::host::Group;
+use super::{Episode, Expected, Fault, Span, repeat};
+use crate::ensemble::{Ensemble, Spec};
+use crate::probe::Vantage;
+
+/// What the server may use of each period.
+const QUOTA_MS: u64 = 4;
+/// The longest period that the kernel takes: a new one seldom begins within an episode.
+const PERIOD_US: &str = "1000000";
+
+/// A quota that is used up at once, until it is taken away. For less than a second, the longest period.
+#[derive(Clone, Copy, Debug)]
+pub struct Throttle;
+
+impl Fault for Throttle {
+    fn name(&self) -> &'static str {
+        "CPU quota"
+    }
+
+    fn expected(&self) -> Expected {
+        Expected { cause: "cpu_throttle", also: &[], vantage: Vantage::Follower }
+    }
+
+    fn prepare(&self, spec: Spec) -> Result<Spec> {
+        agent::prepare(spec)
+    }
+
+    fn inject(
+        &self,
+        ensemble: &Ensemble,
+        sid: u64,
+        size: Duration,
+        gap: Duration,
+        times: u32,
+    ) -> Result<Vec<Episode>> {
+        let agent = Agent::of(ensemble, sid)?;
+        let pid = ensemble.pid(sid)?;
+        let all = Cpus::of_this_thread()?;
+        // The group counts the throttled time of all CPUs together: on one of them it is the time itself.
+        let _pinned = Pinned::to(pid, &all.split()?.0, all)?;
+        let group = Group::around("cpu", pid, |group| group.write("cpu.cfs_period_us", PERIOD_US))?;
+        repeat(times, gap, || {
+            let before_ns = group.counter("cpu.stat", "throttled_time")?;
+            let (span, ()) = Span::of(|| throttle(&group, &agent, size))?;
+            let truth_ns = group.counter("cpu.stat", "throttled_time")? - before_ns;
+            Ok(Episode { sid, span, truth_ns: Some(truth_ns) })
+        })
+    }
+}
+
+/// Sets a quota, has it used up, and takes it away again.
+fn throttle(group: &Group, agent: &Agent, size: Duration) -> Result<()> {
+    std::thread::scope(|scope| {
+        let until = Instant::now() + size + Duration::from_millis(QUOTA_MS);
+        let set = group.write("cpu.cfs_quota_us", &(QUOTA_MS * 1000).to_string());
+        let burning = scope.spawn(|| agent.command(&format!("burn {} 1", 3 * QUOTA_MS)));
+        sleep_until(until);
+        group.write("cpu.cfs_quota_us", "-1").and(set)?;
+        burning.join().map_err(|_| anyhow::anyhow!("the thread that asks the agent panicked"))??;
+        Ok(())
+    })
+}
