@@ -29,6 +29,13 @@ fn the_processor_holds_the_follower() -> Result<()> {
 }
 
 #[test]
+fn the_disk_holds_the_follower() -> Result<()> {
+    let disks = fault::Disks::new();
+    let (stalled, frozen) = (fault::StalledDevice(disks.clone()), fault::FrozenFilesystem(disks.clone()));
+    check(Spec::voters(3), &[&fault::Sleep, &stalled, &frozen, &fault::DiskQuota(disks)])
+}
+
+#[test]
 fn the_virtual_machine_holds_the_follower() -> Result<()> {
     check(Spec::voters(3), &[&fault::Lock, &fault::Gc(Collector::Serial), &fault::HeapDump])
 }

@@ -8,12 +8,15 @@
 mod affinity;
 mod agent;
 mod clock;
+mod disk;
+mod disk_quota;
 mod freezer;
 mod gc;
 mod heap_dump;
 mod host;
 mod lock;
 mod run_queue;
+mod shim;
 mod stops;
 mod throttle;
 
@@ -22,11 +25,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 pub use self::clock::{Span, monotonic_ns};
+pub use self::disk::{Disks, FrozenFilesystem, StalledDevice};
+pub use self::disk_quota::DiskQuota;
 pub use self::freezer::Freezer;
 pub use self::gc::{Collector, Gc};
 pub use self::heap_dump::HeapDump;
 pub use self::lock::Lock;
 pub use self::run_queue::Neighbour;
+pub use self::shim::Sleep;
 pub use self::stops::{Stopped, Stops};
 pub use self::throttle::Throttle;
 use crate::ensemble::{Ensemble, Spec};

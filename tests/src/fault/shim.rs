@@ -1,0 +1,135 @@
+//! The library that is preloaded into every server: it logs each fsync, and sleeps before one on command.
+//!
+//! The sleep is a `nanosleep` of SyncThread in user space, before the real call: to the kernel the thread
+//! sleeps, it is not in fsync. Delays inside of the call are made below the filesystem (`disk`).
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::host::{compiled, run};
+use super::{Episode, Expected, Fault, Span, repeat};
+use crate::ensemble::{Ensemble, Spec};
+use crate::poll;
+use crate::probe::Vantage;
+
+const SOURCE: &str = include_str!("../../c/fsync_shim.c");
+
+/// Relative to the directory of each server.
+const FILE: &str = "fsync-shim";
+/// The layout of that file is told in the source of the library.
+const HEAD: usize = 2;
+const WORDS_OF_CALL: usize = 4;
+
+/// How long it may take until the server calls fsync.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Preloads the library into every server.
+pub(super) fn prepare(spec: Spec) -> Result<Spec> {
+    let library = library()?;
+    let library = library.to_str().context("this program's path is no UTF-8")?;
+    Ok(spec.with_environment("LD_PRELOAD", library).with_environment("FSYNC_SHIM", FILE))
+}
+
+fn library() -> Result<PathBuf> {
+    compiled("fsync-shim.so", SOURCE, |directory| {
+        let (source, library) = (directory.join("fsync_shim.c"), directory.join("fsync-shim.so"));
+        fs::write(&source, SOURCE)?;
+        let path = |path: &PathBuf| path.to_str().context("no UTF-8").map(str::to_owned);
+        run("cc", "gcc", &["-O2", "-Wall", "-shared", "-fPIC", "-o", &path(&library)?, &path(&source)?])?;
+        Ok(library)
+    })
+}
+
+/// The library in one server.
+#[derive(Debug)]
+pub(super) struct Shim {
+    file: fs::File,
+}
+
+/// One call of fsync or fdatasync, and the sleep before it if there was one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) whole: Span,
+    pub(super) sleep: Span,
+}
+
+impl Shim {
+    /// That of a running server.
+    pub(super) fn of(ensemble: &Ensemble, sid: u64) -> Result<Self> {
+        let path = ensemble.server(sid)?.directory().join(FILE);
+        let file = fs::File::options().read(true).write(true).open(&path);
+        Ok(Self { file: file.with_context(|| format!("no {}: was the fault prepared?", path.display()))? })
+    }
+
+    /// Has the next call sleep.
+    fn order(&self, length: Duration) -> Result<()> {
+        self.file.write_all_at(&u64::try_from(length.as_nanos())?.to_ne_bytes(), 0)?;
+        Ok(())
+    }
+
+    /// The calls that are still in the log, in no order.
+    pub(super) fn calls(&self) -> Result<Vec<Call>> {
+        let mut bytes = vec![0; usize::try_from(self.file.metadata()?.len())?];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        let (words, _) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let calls = words.get(HEAD..).unwrap_or_default().chunks_exact(WORDS_OF_CALL);
+        let logged = calls.filter_map(|call| match *call {
+            [began, sleep_from, sleep_to, ended] if ended > 0 => Some(Call {
+                whole: Span { from_ns: began, to_ns: ended },
+                sleep: Span { from_ns: sleep_from, to_ns: sleep_to },
+            }),
+            _ => None,
+        });
+        Ok(logged.collect())
+    }
+
+    /// The longest call that met a span; it may end later.
+    pub(super) fn longest(&self, span: Span) -> Result<Option<Span>> {
+        let met = self.calls()?.into_iter().map(|call| call.whole);
+        Ok(met
+            .filter(|call| call.from_ns < span.to_ns && call.to_ns > span.from_ns)
+            .max_by_key(Span::length_ns))
+    }
+}
+
+/// A sleep of SyncThread where it was about to flush its log.
+#[derive(Clone, Copy, Debug)]
+pub struct Sleep;
+
+impl Fault for Sleep {
+    fn name(&self) -> &'static str {
+        "sleep before fsync"
+    }
+
+    fn expected(&self) -> Expected {
+        Expected { cause: "sleep", also: &[], vantage: Vantage::Follower }
+    }
+
+    fn prepare(&self, spec: Spec) -> Result<Spec> {
+        prepare(spec)
+    }
+
+    fn inject(
+        &self,
+        ensemble: &Ensemble,
+        sid: u64,
+        size: Duration,
+        gap: Duration,
+        times: u32,
+    ) -> Result<Vec<Episode>> {
+        let shim = Shim::of(ensemble, sid)?;
+        repeat(times, gap, || {
+            let (ordered, ()) = Span::of(|| shim.order(size))?;
+            let call = poll::until("an fsync of the server", PATIENCE, || {
+                let calls = shim.calls()?.into_iter();
+                Ok(calls.map(|call| call.sleep).find(|sleep| sleep.from_ns >= ordered.from_ns))
+            })?;
+            Ok(Episode { sid, span: call, truth_ns: Some(call.length_ns()) })
+        })
+    }
+}
