@@ -19,5 +19,6 @@ pub mod net;
 pub mod poll;
 pub mod probe;
 pub mod process;
+pub mod relay;
 pub mod scene;
 pub mod tls;

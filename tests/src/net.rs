@@ -2,7 +2,7 @@
 //! the last process in it, however the test ends. Free ports on loopback.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -61,16 +61,32 @@ impl Namespace {
 
     /// Runs `ip ARGS` inside.
     pub fn ip(&self, args: &[&str]) -> Result<()> {
-        let mut command = Command::new("ip");
+        self.run("ip", args)
+    }
+
+    /// Runs a program of the network inside: ip and tc (package iproute2), nft (package nftables).
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<()> {
+        let mut command = Command::new(program);
         command.args(args).stdout(Stdio::null());
-        let mut process = Process::spawn("ip (package iproute2)", &mut command, Some(self))?;
+        let mut process = Process::spawn(program, &mut command, Some(self))
+            .with_context(|| format!("is {program} installed? `cargo xtask setup` does that"))?;
         let status = process.wait(Duration::from_secs(10))?;
-        ensure!(status.success(), "`ip {}` failed: {status}", args.join(" "));
+        ensure!(status.success(), "`{program} {}` failed: {status}", args.join(" "));
         Ok(())
     }
 
     /// Connects from inside.
     pub fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
+        self.inside(|| connect(address))
+    }
+
+    /// A socket for datagrams that leave from inside.
+    pub fn datagrams(&self) -> Result<UdpSocket> {
+        self.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind a socket"))
+    }
+
+    /// Does something on a thread that is inside; a socket stays where it was made.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let fd = self.file.as_raw_fd();
         std::thread::scope(|scope| {
             scope
@@ -79,10 +95,10 @@ impl Namespace {
                     if unsafe { libc::setns(fd, libc::CLONE_NEWNET) } != 0 {
                         return Err(std::io::Error::last_os_error()).context("cannot enter a namespace");
                     }
-                    connect(address)
+                    work()
                 })
                 .join()
-                .map_err(|_| anyhow::anyhow!("the connecting thread panicked"))?
+                .map_err(|_| anyhow::anyhow!("the thread inside of a namespace panicked"))?
         })
     }
 

@@ -36,6 +36,16 @@ fn the_disk_holds_the_follower() -> Result<()> {
 }
 
 #[test]
+fn the_network_holds_the_follower() -> Result<()> {
+    check(Spec::voters(3), &[&fault::TokenBucket, &fault::Loss])
+}
+
+#[test]
+fn a_relay_delays_the_follower() -> Result<()> {
+    check(Spec::voters(3), &[&fault::FarAway::default()])
+}
+
+#[test]
 fn the_virtual_machine_holds_the_follower() -> Result<()> {
     check(Spec::voters(3), &[&fault::Lock, &fault::Gc(Collector::Serial), &fault::HeapDump])
 }

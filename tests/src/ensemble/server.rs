@@ -76,22 +76,29 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
             process: None,
         });
     }
-    let members = servers.iter().map(member_line).collect::<String>();
     for server in &servers {
         fs::create_dir_all(&server.data)?;
         fs::write(server.data.join("myid"), format!("{}\n", server.sid))?;
         fs::write(server.directory.join("log4j.properties"), LOG4J)?;
         fs::write(server.directory.join("jaas.conf"), JAAS)?;
-        fs::write(&server.config, configuration(spec, server) + &members)?;
+        fs::write(&server.config, configuration(spec, server) + &members(spec, server.sid, &servers)?)?;
     }
     Ok(servers)
 }
 
-fn member_line(server: &Server) -> String {
-    // An address prints as zoo.cfg wants it, brackets of IPv6 included.
-    let (quorum, election) = (server.quorum, server.election.port());
-    let role = if server.observer { ":observer" } else { "" };
-    format!("server.{}={quorum}:{election}{role}\n", server.sid)
+/// The lines of all servers in the zoo.cfg of one, which may reach the others through relays.
+fn members(spec: &Spec, of: u64, servers: &[Server]) -> Result<String> {
+    if spec.relays.is_some() && spec.network == Network::Namespaces {
+        bail!("relays are made for loopback: in namespaces a token bucket delays the network");
+    }
+    let lines = servers.iter().map(|server| {
+        let relays = spec.relays.as_ref().filter(|_| server.sid != of);
+        let quorum = relays.map_or(Ok(server.quorum), |relays| relays.open(of, server.quorum))?;
+        // An address prints as zoo.cfg wants it, brackets of IPv6 included.
+        let role = if server.observer { ":observer" } else { "" };
+        Ok(format!("server.{}={quorum}:{}{role}\n", server.sid, server.election.port()))
+    });
+    lines.collect()
 }
 
 fn jvm_options(spec: &Spec, sid: u64, directory: &Path) -> Vec<String> {

@@ -1,6 +1,9 @@
 //! What an ensemble is to look like. Values only.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::relay::Relays;
 
 /// Where the servers live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub struct Spec {
     pub(super) environment: Vec<(String, String)>,
     pub(super) own_settings: Vec<(u64, String, String)>,
     pub(super) own_jvm: Vec<(u64, String)>,
+    pub(super) relays: Option<Arc<Relays>>,
     pub(super) sasl: bool,
     pub(super) place: PathBuf,
 }
@@ -45,6 +49,7 @@ impl Spec {
             environment: Vec::new(),
             own_settings: Vec::new(),
             own_jvm: Vec::new(),
+            relays: None,
             sasl: false,
             place: std::env::temp_dir(),
         }
@@ -110,6 +115,12 @@ impl Spec {
     /// The ids of the servers to be.
     pub fn sids(&self) -> Vec<u64> {
         self.servers.iter().map(|member| member.sid).collect()
+    }
+
+    /// Learners reach their leader through relays. On IPv4's or IPv6's loopback only.
+    pub fn with_relays(mut self, relays: &Arc<Relays>) -> Self {
+        self.relays = Some(Arc::clone(relays));
+        self
     }
 
     /// All files below another directory than the one for temporary files.

@@ -7,14 +7,17 @@
 
 mod affinity;
 mod agent;
+mod bucket;
 mod clock;
 mod disk;
 mod disk_quota;
+mod far;
 mod freezer;
 mod gc;
 mod heap_dump;
 mod host;
 mod lock;
+mod loss;
 mod run_queue;
 mod shim;
 mod stops;
@@ -24,13 +27,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+pub use self::bucket::TokenBucket;
 pub use self::clock::{Span, monotonic_ns};
 pub use self::disk::{Disks, FrozenFilesystem, StalledDevice};
 pub use self::disk_quota::DiskQuota;
+pub use self::far::FarAway;
 pub use self::freezer::Freezer;
 pub use self::gc::{Collector, Gc};
 pub use self::heap_dump::HeapDump;
 pub use self::lock::Lock;
+pub use self::loss::Loss;
 pub use self::run_queue::Neighbour;
 pub use self::shim::Sleep;
 pub use self::stops::{Stopped, Stops};
