@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use termite_probe_tests::capture::Link;
 use termite_probe_tests::ensemble::Spec;
-use termite_probe_tests::fault::{self, Collector, Episode, Fault, monotonic_ns};
+use termite_probe_tests::fault::{self, Episode, Fault, monotonic_ns};
 use termite_probe_tests::load::Plan;
 use termite_probe_tests::scene::Scene;
 
@@ -19,46 +19,23 @@ const RATE: u32 = 500;
 const SLACK_NS: u64 = 12_000_000;
 
 #[test]
-fn stops_hold_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::Stopped, &fault::Freezer])
+fn faults_of_a_host_hold_the_follower() -> Result<()> {
+    check(&fault::of_one_host())
 }
 
 #[test]
-fn the_processor_holds_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::Throttle, &fault::Neighbour])
+fn faults_of_the_network_hold_the_follower() -> Result<()> {
+    check(&fault::of_the_network())
 }
 
 #[test]
-fn the_disk_holds_the_follower() -> Result<()> {
-    let disks = fault::Disks::new();
-    let (stalled, frozen) = (fault::StalledDevice(disks.clone()), fault::FrozenFilesystem(disks.clone()));
-    check(Spec::voters(3), &[&fault::Sleep, &stalled, &frozen, &fault::DiskQuota(disks)])
-}
-
-#[test]
-fn the_network_holds_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::TokenBucket, &fault::Loss])
-}
-
-#[test]
-fn a_relay_delays_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::FarAway::default()])
-}
-
-#[test]
-fn the_virtual_machine_holds_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::Lock, &fault::Gc(Collector::Serial), &fault::HeapDump])
-}
-
-#[test]
-fn other_collectors_hold_the_follower() -> Result<()> {
-    check(Spec::voters(3), &[&fault::Gc(Collector::G1)])?;
-    check(Spec::voters(3), &[&fault::Gc(Collector::Parallel)])
+fn other_faults_hold_the_follower() -> Result<()> {
+    fault::of_their_own().into_iter().try_for_each(|fault| check(&[fault]))
 }
 
 /// Injects all of them into one follower of one ensemble, then asks the capture.
-fn check(spec: Spec, faults: &[&dyn Fault]) -> Result<()> {
-    let spec = faults.iter().try_fold(spec, |spec, fault| fault.prepare(spec))?;
+fn check(faults: &[Box<dyn Fault>]) -> Result<()> {
+    let spec = faults.iter().try_fold(Spec::voters(3), |spec, fault| fault.prepare(spec))?;
     let scene = Scene::start(&spec)?;
     let victim = *scene.ensemble.followers()?.first().context("no follower")?;
     let load = scene.load(Plan::steady(RATE, Duration::from_secs(120)))?;
@@ -66,7 +43,7 @@ fn check(spec: Spec, faults: &[&dyn Fault]) -> Result<()> {
     for fault in faults {
         std::thread::sleep(GAP);
         let episodes = fault.inject(&scene.ensemble, victim, SIZE, GAP, TIMES);
-        injected.push((*fault, episodes.with_context(|| format!("cannot inject {}", fault.name()))?));
+        injected.push((fault, episodes.with_context(|| format!("cannot inject {}", fault.name()))?));
     }
     load.stop()?;
     scene.ensemble.settled_zxid()?;

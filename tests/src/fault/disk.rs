@@ -38,8 +38,9 @@ pub struct Disks {
     prepared: AtomicU32,
 }
 
+/// One disk: a filesystem on a filesystem.
 #[derive(Debug)]
-struct Disk {
+pub(super) struct Disk {
     upper: Mount,
     lower: Mount,
     _directory: TempDir,
@@ -82,7 +83,7 @@ impl Disks {
 }
 
 impl Disk {
-    fn make() -> Result<Self> {
+    pub(super) fn make() -> Result<Self> {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = tempfile::Builder::new().prefix("termite-disk-").tempdir_in(place)?;
@@ -91,6 +92,16 @@ impl Disk {
         let lower = Mount::of_image(&at("lower.image"), LOWER_BYTES, at("lower"), &["-O", "^has_journal"])?;
         let upper = Mount::of_image(&lower.path.join("upper.image"), UPPER_BYTES, at("upper"), &[])?;
         Ok(Self { upper, lower, _directory: directory })
+    }
+
+    /// Where it is mounted.
+    pub(super) fn upper(&self) -> &Path {
+        &self.upper.path
+    }
+
+    /// Where the filesystem below it is mounted.
+    pub(super) fn lower(&self) -> &Path {
+        &self.lower.path
     }
 }
 
@@ -120,20 +131,41 @@ impl Drop for Mount {
     }
 }
 
+/// A filesystem that is frozen until this is dropped.
+pub(super) struct Frozen {
+    root: File,
+}
+
+impl Frozen {
+    /// Freezes the filesystem that is mounted there.
+    pub(super) fn new(mount: &Path) -> Result<Self> {
+        let root = File::open(mount)?;
+        ask(&root, FREEZE).with_context(|| format!("cannot freeze {}", mount.display()))?;
+        Ok(Self { root })
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = ask(&self.root, THAW) {
+            eprintln!("a filesystem stays frozen: {error}");
+        }
+    }
+}
+
+fn ask(root: &File, request: libc::c_ulong) -> std::io::Result<()> {
+    // SAFETY: both requests take no argument and act on the filesystem of an open descriptor.
+    match unsafe { libc::ioctl(root.as_raw_fd(), request, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Keeps a filesystem frozen for a while.
 fn freeze(mount: &Path, size: Duration) -> Result<()> {
-    let root = File::open(mount)?;
-    let ask = |request: libc::c_ulong, what: &str| {
-        // SAFETY: both requests take no argument and act on the filesystem of an open descriptor.
-        if unsafe { libc::ioctl(root.as_raw_fd(), request, 0) } != 0 {
-            return Err(std::io::Error::last_os_error())
-                .with_context(|| format!("cannot {what} {}", mount.display()));
-        }
-        Ok(())
-    };
-    ask(FREEZE, "freeze")?;
+    let _frozen = Frozen::new(mount)?;
     sleep_until(Instant::now() + size);
-    ask(THAW, "thaw")
+    Ok(())
 }
 
 /// A device that takes no write for a while. The truth is the longest fdatasync meanwhile, by the log of

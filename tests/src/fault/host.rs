@@ -39,6 +39,11 @@ impl Group {
         Ok(group)
     }
 
+    /// The path of one of its files.
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
+    }
+
     /// Writes one of its files.
     pub(super) fn write(&self, file: &str, value: &str) -> Result<()> {
         let path = self.directory.join(file);

@@ -18,11 +18,14 @@ mod heap_dump;
 mod host;
 mod lock;
 mod loss;
+mod reclaim;
 mod run_queue;
 mod shim;
 mod stops;
 mod throttle;
+mod tracing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -37,6 +40,7 @@ pub use self::gc::{Collector, Gc};
 pub use self::heap_dump::HeapDump;
 pub use self::lock::Lock;
 pub use self::loss::Loss;
+pub use self::reclaim::Reclaim;
 pub use self::run_queue::Neighbour;
 pub use self::shim::Sleep;
 pub use self::stops::{Stopped, Stops};
@@ -91,6 +95,35 @@ pub trait Fault {
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>>;
+}
+
+/// Every fault that one ensemble on loopback can serve, all of them prepared.
+pub fn of_one_host() -> Vec<Box<dyn Fault>> {
+    let disks = Disks::new();
+    vec![
+        Box::new(Stopped),
+        Box::new(Freezer),
+        Box::new(Throttle),
+        Box::new(Neighbour),
+        Box::new(Lock),
+        Box::new(HeapDump),
+        Box::new(Gc(Collector::Serial)),
+        Box::new(Sleep),
+        Box::new(StalledDevice(Arc::clone(&disks))),
+        Box::new(FrozenFilesystem(Arc::clone(&disks))),
+        Box::new(DiskQuota(disks)),
+        Box::<Reclaim>::default(),
+    ]
+}
+
+/// The faults that need servers in namespaces.
+pub fn of_the_network() -> Vec<Box<dyn Fault>> {
+    vec![Box::new(TokenBucket), Box::new(Loss)]
+}
+
+/// The faults of which each needs an ensemble of its own.
+pub fn of_their_own() -> Vec<Box<dyn Fault>> {
+    vec![Box::new(Gc(Collector::G1)), Box::new(Gc(Collector::Parallel)), Box::<FarAway>::default()]
 }
 
 /// Calls `once` `times` times with a pause after each.
