@@ -13,7 +13,10 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Scanner;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.locks.LockSupport;
+import javax.management.ObjectName;
 
 /**
  * Makes the JVM that it is loaded into pause, on command. Does nothing until somebody connects to the
@@ -33,7 +36,9 @@ public final class FaultAgent {
     /** The live graph that the collector has to walk, a megabyte an element. */
     private static final List<Node[]> HELD = new ArrayList<>();
 
-    private static volatile Object garbage;
+    /** Threads that do nothing but have a stack. */
+    private static final List<Thread> PARKED = new ArrayList<>();
+    private static final int DEPTH = 400;
 
     public static void premain(String arguments, Instrumentation instrumentation) throws Exception {
         Path path = Path.of("fault-agent");
@@ -62,9 +67,10 @@ public final class FaultAgent {
                 case "hold" -> hold(Integer.parseInt(words[1]));
                 case "gc" -> System.gc();
                 case "dump" -> dump(words[1]);
+                case "stacks" -> stacks(Integer.parseInt(words[1]));
+                case "print" -> print();
                 case "lock" -> lock(Long.parseLong(words[1]));
                 case "burn" -> burn(Long.parseLong(words[1]), Integer.parseInt(words[2]));
-                case "churn" -> churn(Long.parseLong(words[1]));
                 default -> throw new IllegalArgumentException("no such command: " + line);
             }
             return "ok " + from + " " + System.nanoTime() + "\n";
@@ -96,6 +102,38 @@ public final class FaultAgent {
     private static void dump(String path) throws Exception {
         ManagementFactory.getPlatformMXBean(com.sun.management.HotSpotDiagnosticMXBean.class)
                 .dumpHeap(path, false);
+    }
+
+    /** Keeps so many threads with deep stacks parked. */
+    private static void stacks(int threads) throws InterruptedException {
+        while (PARKED.size() > threads) {
+            Thread thread = PARKED.remove(PARKED.size() - 1);
+            thread.interrupt();
+            thread.join();
+        }
+        while (PARKED.size() < threads) {
+            CountDownLatch deep = new CountDownLatch(1);
+            PARKED.add(start("FaultAgent-park", () -> descend(DEPTH, deep)));
+            deep.await();
+        }
+    }
+
+    private static void descend(int depth, CountDownLatch deep) {
+        if (depth > 0) {
+            descend(depth - 1, deep);
+            return;
+        }
+        deep.countDown();
+        while (!Thread.currentThread().isInterrupted()) {
+            LockSupport.park();
+        }
+    }
+
+    /** All stacks, as jstack prints them: at a safepoint, and as long as there are frames. */
+    private static void print() throws Exception {
+        ManagementFactory.getPlatformMBeanServer().invoke(
+                new ObjectName("com.sun.management:type=DiagnosticCommand"), "threadPrint",
+                new Object[] {new String[0]}, new String[] {String[].class.getName()});
     }
 
     /** Keeps the monitor without which SyncThread can neither append to its log nor commit it. */
@@ -130,21 +168,12 @@ public final class FaultAgent {
 
     /** Uses up CPU time in some threads. */
     private static void burn(long milliseconds, int threads) throws InterruptedException {
-        inParallel(threads, milliseconds, () -> {});
-    }
-
-    /** Makes garbage as fast as one thread can. */
-    private static void churn(long milliseconds) throws InterruptedException {
-        inParallel(1, milliseconds, () -> garbage = new byte[16_384]);
-    }
-
-    private static void inParallel(int threads, long milliseconds, Runnable step) throws InterruptedException {
         long until = System.nanoTime() + milliseconds * 1_000_000;
         List<Thread> started = new ArrayList<>();
         for (int index = 0; index < threads; index++) {
             started.add(start("FaultAgent-" + index, () -> {
                 while (System.nanoTime() < until) {
-                    step.run();
+                    Thread.onSpinWait();
                 }
             }));
         }

@@ -22,6 +22,7 @@ mod reclaim;
 mod run_queue;
 mod shim;
 mod stops;
+mod thread_print;
 mod throttle;
 mod tracing;
 
@@ -44,6 +45,7 @@ pub use self::reclaim::Reclaim;
 pub use self::run_queue::Neighbour;
 pub use self::shim::Sleep;
 pub use self::stops::{Stopped, Stops};
+pub use self::thread_print::ThreadPrint;
 pub use self::throttle::Throttle;
 use crate::ensemble::{Ensemble, Spec};
 use crate::probe::Vantage;
@@ -106,7 +108,7 @@ pub fn of_one_host() -> Vec<Box<dyn Fault>> {
         Box::new(Throttle),
         Box::new(Neighbour),
         Box::new(Lock),
-        Box::new(HeapDump),
+        Box::new(ThreadPrint),
         Box::new(Gc(Collector::Serial)),
         Box::new(Sleep),
         Box::new(StalledDevice(Arc::clone(&disks))),
@@ -123,7 +125,12 @@ pub fn of_the_network() -> Vec<Box<dyn Fault>> {
 
 /// The faults of which each needs an ensemble of its own.
 pub fn of_their_own() -> Vec<Box<dyn Fault>> {
-    vec![Box::new(Gc(Collector::G1)), Box::new(Gc(Collector::Parallel)), Box::<FarAway>::default()]
+    vec![
+        Box::new(Gc(Collector::G1)),
+        Box::new(Gc(Collector::Parallel)),
+        Box::new(HeapDump),
+        Box::<FarAway>::default(),
+    ]
 }
 
 /// Calls `once` `times` times with a pause after each.

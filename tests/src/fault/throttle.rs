@@ -63,7 +63,9 @@ fn throttle(group: &Group, agent: &Agent, size: Duration) -> Result<()> {
     std::thread::scope(|scope| {
         let until = Instant::now() + size + Duration::from_millis(QUOTA_MS);
         let set = group.write("cpu.cfs_quota_us", &(QUOTA_MS * 1000).to_string());
-        let burning = scope.spawn(|| agent.command(&format!("burn {} 1", 3 * QUOTA_MS)));
+        // Until the end: should a new period begin meanwhile, its quota is used up at once as well.
+        let length = size.as_millis() + u128::from(QUOTA_MS);
+        let burning = scope.spawn(move || agent.command(&format!("burn {length} 1")));
         sleep_until(until);
         group.write("cpu.cfs_quota_us", "-1").and(set)?;
         burning.join().map_err(|_| anyhow::anyhow!("the thread that asks the agent panicked"))??;
