@@ -208,7 +208,7 @@ impl Fault for StalledDevice {
 }
 
 /// A filesystem that is frozen, as for a snapshot: SyncThread waits in the write of its log, before the
-/// flush. The truth is the time for which it was frozen.
+/// flush. The truth is the time for which it was frozen, its freezing included: somewhat more than the wait.
 #[derive(Clone, Debug)]
 pub struct FrozenFilesystem(pub Arc<Disks>);
 

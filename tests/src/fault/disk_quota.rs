@@ -1,6 +1,6 @@
 //! A limit on the write operations of the server's control group (blkio, v1) on the device under its log:
 //! every fdatasync waits for its turn. The truth is the longest one meanwhile, by the log of the preloaded
-//! library.
+//! library. A proposal may wait for the call before its own as well, so for up to twice as long.
 
 use std::sync::Arc;
 use std::time::Duration;

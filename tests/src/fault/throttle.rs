@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::affinity::{Cpus, Pinned};
 use super::agent::{self, Agent};
-use super::clock::sleep_until;
+use super::clock::{monotonic_ns, sleep_until};
 use super::host::Group;
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
@@ -51,7 +51,7 @@ impl Fault for Throttle {
         let group = Group::around("cpu", pid, |group| group.write("cpu.cfs_period_us", PERIOD_US))?;
         repeat(times, gap, || {
             let before_ns = group.counter("cpu.stat", "throttled_time")?;
-            let (span, ()) = Span::of(|| throttle(&group, &agent, size))?;
+            let span = throttle(&group, &agent, size)?;
             let truth_ns = group.counter("cpu.stat", "throttled_time")? - before_ns;
             Ok(Episode { sid, span, truth_ns: Some(truth_ns) })
         })
@@ -59,8 +59,9 @@ impl Fault for Throttle {
 }
 
 /// Sets a quota, has it used up, and takes it away again.
-fn throttle(group: &Group, agent: &Agent, size: Duration) -> Result<()> {
+fn throttle(group: &Group, agent: &Agent, size: Duration) -> Result<Span> {
     std::thread::scope(|scope| {
+        let from_ns = monotonic_ns()?;
         let until = Instant::now() + size + Duration::from_millis(QUOTA_MS);
         let set = group.write("cpu.cfs_quota_us", &(QUOTA_MS * 1000).to_string());
         // Until the end: should a new period begin meanwhile, its quota is used up at once as well.
@@ -68,7 +69,8 @@ fn throttle(group: &Group, agent: &Agent, size: Duration) -> Result<()> {
         let burning = scope.spawn(move || agent.command(&format!("burn {length} 1")));
         sleep_until(until);
         group.write("cpu.cfs_quota_us", "-1").and(set)?;
+        let to_ns = monotonic_ns()?;
         burning.join().map_err(|_| anyhow::anyhow!("the thread that asks the agent panicked"))??;
-        Ok(())
+        Ok(Span { from_ns, to_ns })
     })
 }
