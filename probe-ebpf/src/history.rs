@@ -82,11 +82,12 @@ impl<const N: usize> Ring<N> {
     }
 }
 
-/// All ones when `a > b`; instants are below 2^63.
+/// All ones when `a > b`; both are below 2^63. The compiler is kept from knowing that it is one of two values: it would
+/// branch on it, and the verifier walk through both ways of each of many turns.
 #[inline(always)]
 fn mask_if_later(a: u64, b: u64) -> u64 {
     let sign = core::hint::black_box(b.wrapping_sub(a)) >> 63;
-    0_u64.wrapping_sub(sign)
+    core::hint::black_box(0_u64.wrapping_sub(sign))
 }
 
 impl History {
@@ -165,17 +166,17 @@ fn between(before: &Reading, after: &Reading, at: u64, into: &mut Parts) {
     }
     // In 2^-20 of the span: a span of 2^43 ns is more than two hours.
     let share = (gone << 20) / span;
-    let (mut given, mut most, mut main) = (0_u64, 0_u64, 0_usize);
-    for i in 0..cause::COUNT {
+    let (mut given, mut most, mut main) = (0_u64, 0_u64, 0_u64);
+    for (i, sum) in into.iter_mut().enumerate() {
         let grown = after.sums[i].wrapping_sub(before.sums[i]);
         let part = grown.wrapping_mul(share) >> 20;
-        into[i] = into[i].wrapping_add(part);
+        *sum = sum.wrapping_add(part);
         given = given.wrapping_add(part);
-        if grown > most {
-            (most, main) = (grown, i);
-        }
+        let more = mask_if_later(grown, most);
+        most = (grown & more) | (most & !more);
+        main = (i as u64 & more) | (main & !more);
     }
     // What rounding left out goes to the part that grew most.
-    let main = main & (cause::COUNT - 1);
+    let main = main as usize & (cause::COUNT - 1);
     into[main] = into[main].wrapping_add(gone.wrapping_sub(given));
 }

@@ -108,6 +108,8 @@ pub struct Link {
     pub spent: Spent,
     /// The record of the last measured proposal at the learner (0) and at the leader (1).
     pub records: [ProposalRecord; 2],
+    /// The calls under way: outgoing, incoming.
+    pub calls: [Call; 2],
     /// Leader to learner.
     pub down: Framer,
     /// Learner to leader.
@@ -132,7 +134,8 @@ pub struct Rings {
 }
 
 /// What is known about the call that carried a packet.
-#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     /// Now: the end of the call, monotonic ns.
     pub now: u64,
@@ -140,6 +143,10 @@ pub struct Call {
     pub incoming: u32,
     /// Thread that made the call.
     pub tid: u32,
+    /// Slot of its clock plus one, 0 when it has none.
+    pub thread: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// The flush before an outgoing call, zero when none is known.
     pub flush: Flush,
 }
@@ -235,6 +242,14 @@ impl Link {
         receipt_to: 0,
         spent: Spent::NONE,
         records: [ProposalRecord::NONE; 2],
+        calls: [Call {
+            now: 0,
+            incoming: 0,
+            tid: 0,
+            thread: 0,
+            reserved: 0,
+            flush: Flush { began_at: 0, ended_at: 0 },
+        }; 2],
         down: Framer::HUNTING,
         up: Framer::HUNTING,
         delay: Histogram::EMPTY,

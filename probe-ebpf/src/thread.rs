@@ -53,6 +53,9 @@ pub mod by {
 /// Readings of a hand's clock that a wake carries over.
 pub const CARRIED: usize = 8;
 
+/// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch, ns.
+const EARLY_NS: u64 = 50_000;
+
 /// Sums of clocks that lie over a thread's own, at one instant, ns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Overlay {
 pub struct Woken {
     /// When, monotonic ns; 0 when no wake was seen.
     pub at: u64,
+    /// The last wake that came before the thread was seen to sleep, monotonic ns.
+    pub early_at: u64,
     /// One of [`by`].
     pub by: u32,
     /// Thread id of the waker.
@@ -119,6 +124,8 @@ pub struct Thread {
     pub slot_plus_one: u32,
     /// Instants that were out of order, and time that had to be left unexplained for it.
     pub discarded: u64,
+    /// Switches that were not seen.
+    pub missed: u64,
     /// Overlays at the begin of the open segment.
     pub overlay: Overlay,
     /// Sums by cause of all closed segments.
@@ -162,11 +169,13 @@ impl Thread {
         quota_levels: 0,
         slot_plus_one: 0,
         discarded: 0,
+        missed: 0,
         overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
         sums: [0; cause::COUNT],
         history: History::EMPTY,
         woken: Woken {
             at: 0,
+            early_at: 0,
             by: by::NOBODY,
             tid: 0,
             comm: [0; 16],
@@ -230,10 +239,7 @@ impl Thread {
     #[inline(always)]
     pub fn settle(&mut self, now: u64, irq_ns: u64) {
         if self.state != state::RUNNING {
-            // It runs: the switch that gave it the CPU was missed, or it is seen for the first time.
-            let missed = self.elapsed(now);
-            self.charge(cause::UNEXPLAINED, missed);
-            self.state = state::RUNNING;
+            self.catch_up(now);
         } else {
             let elapsed = self.elapsed(now);
             let irq = less(irq_ns, self.overlay.irq_ns, elapsed);
@@ -242,6 +248,22 @@ impl Thread {
         }
         self.overlay.irq_ns = irq_ns;
         self.advance(now);
+    }
+
+    /// The thread runs although no switch gave it a CPU: some kernels leave a few of a thousand switches untraced. The
+    /// sleep before is known where its wake was seen; how long the thread then waited and ran is not.
+    #[inline(never)]
+    fn catch_up(&mut self, now: u64) {
+        if self.is_asleep() && self.woken.at >= self.since && self.woken.at <= now {
+            let woken_at = self.woken.at;
+            let overlay = self.overlay;
+            self.close_sleep(woken_at, true, &overlay);
+            self.advance(woken_at);
+        }
+        let missed = self.elapsed(now);
+        self.charge(cause::UNEXPLAINED, missed);
+        self.missed += 1;
+        self.state = state::RUNNING;
     }
 
     /// The open segment ends and its charges are entered: a new one begins.
@@ -277,12 +299,21 @@ impl Thread {
         if self.state == state::UNKNOWN || self.state == state::RUNNING {
             let missed = self.elapsed(now);
             self.charge(cause::UNEXPLAINED, missed);
+            self.missed += u64::from(self.state == state::RUNNING);
         } else {
             let mut runnable_since = began_at;
             let mut throttled_ns = self.overlay.throttled_ns;
             if self.is_asleep() {
                 let seen = self.woken.at >= began_at && self.woken.at <= now;
-                runnable_since = if seen { self.woken.at } else { now };
+                // A wake on another CPU can come while the thread is still on its way to sleep.
+                let early = began_at.wrapping_sub(self.woken.early_at) < EARLY_NS;
+                runnable_since = if seen {
+                    self.woken.at
+                } else if early {
+                    began_at
+                } else {
+                    now
+                };
                 if seen {
                     throttled_ns = self.woken.overlay.throttled_ns;
                 }
@@ -290,7 +321,7 @@ impl Thread {
                 longest = Segment { cause: cause as u32, reserved: 0, began_at, ended_at: runnable_since };
                 self.advance(runnable_since);
             }
-            let waited = if now > runnable_since { now - runnable_since } else { 0 };
+            let waited = now.saturating_sub(runnable_since);
             let throttled = less(overlay.throttled_ns, throttled_ns, waited);
             self.charge(cause::CPU_THROTTLE, throttled);
             self.charge(cause::RUN_QUEUE, waited - throttled);
@@ -355,9 +386,9 @@ impl Thread {
                 continue;
             }
             let reading = &self.woken.readings[index];
-            for cause in 0..cause::COUNT {
+            for (cause, before) in before.iter().enumerate() {
                 let grown = reading.sums[cause].wrapping_sub(self.woken.base[cause]);
-                self.sums[cause] = before[cause].wrapping_add(grown);
+                self.sums[cause] = before.wrapping_add(grown);
             }
             let at = reading.at;
             if at > self.since {
@@ -367,45 +398,77 @@ impl Thread {
         }
     }
 
-    /// What the hand `self` carries over to a thread that it wakes `now` and that has slept since `since`:
-    /// fills in `woken`. The hand's clock must be settled.
+    /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since.
     #[inline(always)]
-    pub fn hand_over(&mut self, since: u64, woken: &mut Woken) {
+    pub fn look_back(&mut self, at: u64, into: usize) {
         self.reading.at = self.since;
         self.reading.sums = self.sums;
-        self.history.at(since, &self.reading, &mut woken.base);
-        let mut carried = 0_u64;
+        self.history.at(at, &self.reading, &mut self.scratch[into & 1]);
+    }
+
+    /// What the hand `self` carries over to a thread that it wakes and that has slept since `since`: fills in `woken`.
+    /// The clock has been looked back to `since`, into the first place.
+    #[inline(always)]
+    pub fn hand_over(&mut self, since: u64, woken: &mut Woken) {
+        woken.base = self.scratch[0];
+        let (mut carried, mut later) = (0_u64, 1_u64);
         for back in 0..CARRIED {
             let reading = self.history.fine.back(back as u64);
-            let later = reading.at > since && carried == back as u64;
             woken.readings[back].at = reading.at;
             woken.readings[back].sums = reading.sums;
-            carried += u64::from(later);
+            // Readings get older: the first that is not later than the begin ends the count.
+            later &= core::hint::black_box(since.wrapping_sub(reading.at)) >> 63;
+            carried += core::hint::black_box(later);
         }
         woken.carried = carried;
     }
 
-    /// The parts of the span from `from` to `to`, both up to the last settled instant, into `self.scratch[0]`;
-    /// they sum to its length. For the thread itself.
+    /// The parts of a span of `length` ns, from the two looks back to its end (first place) and its begin, into the
+    /// first place; they sum to its length.
     #[inline(always)]
-    pub fn parts(&mut self, from: u64, to: u64) {
-        self.reading.at = self.since;
-        self.reading.sums = self.sums;
+    fn subtract(&mut self, length: u64) {
         let (first, second) = self.scratch.split_at_mut(1);
-        self.history.at(to, &self.reading, &mut first[0]);
-        self.history.at(from, &self.reading, &mut second[0]);
         let mut sum = 0_u64;
-        for cause in 0..cause::COUNT {
-            let part = first[0][cause].wrapping_sub(second[0][cause]);
-            first[0][cause] = part;
-            sum = sum.wrapping_add(part);
+        for (to, from) in first[0].iter_mut().zip(&second[0]) {
+            *to = to.wrapping_sub(*from);
+            sum = sum.wrapping_add(*to);
         }
-        if sum != to.wrapping_sub(from) {
+        if sum != length {
             // The clock was written meanwhile: better nothing than something that does not add up.
             first[0] = [0; cause::COUNT];
-            first[0][cause::UNEXPLAINED] = to.saturating_sub(from);
+            first[0][cause::UNEXPLAINED] = length;
             self.discarded += 1;
         }
+    }
+}
+
+/// A thread's clock that can be asked for the past.
+pub trait Clock {
+    /// The thread.
+    fn thread(&mut self) -> &mut Thread;
+
+    /// As [`Thread::look_back`].
+    fn look_back(&mut self, at: u64, into: usize);
+
+    /// The parts of the span from `from` to `to`, both up to the last settled instant, into `scratch[0]` of the thread;
+    /// they sum to its length. For the thread itself.
+    #[inline(always)]
+    fn parts(&mut self, from: u64, to: u64) {
+        self.look_back(to, 0);
+        self.look_back(from, 1);
+        self.thread().subtract(to.saturating_sub(from));
+    }
+}
+
+impl Clock for Thread {
+    #[inline(always)]
+    fn thread(&mut self) -> &mut Thread {
+        self
+    }
+
+    #[inline(always)]
+    fn look_back(&mut self, at: u64, into: usize) {
+        Self::look_back(self, at, into);
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::abi::{Config, Flush, ProposalRecord, flag};
 use crate::cause::{self, Parts};
 use crate::link::{Call, Effect, Link, Rings, Stamp};
-use crate::thread::Thread;
+use crate::thread::Clock;
 use crate::window::Entry;
 
 /// Receipts that are kept: one for each arrival that a read call took bytes of.
@@ -55,7 +55,7 @@ impl Link {
 
     /// Writes what the reading thread did from the last arrival to its read.
     #[inline(always)]
-    pub fn write_receipt(&mut self, rings: &mut Rings, thread: Option<&mut Thread>) {
+    pub fn write_receipt(&mut self, rings: &mut Rings, thread: Option<&mut impl Clock>) {
         let receipt = &mut rings.receipts[self.receipts as usize & (RECEIPTS - 1)];
         receipt.number = self.receipts;
         spend(thread, self.receipt_from, self.receipt_to, &mut receipt.parts);
@@ -98,7 +98,7 @@ impl Link {
 
     /// Charges the delay of the record at `place` to its causes. `thread` made the call.
     #[inline(always)]
-    pub fn charge(&mut self, rings: &Rings, thread: Option<&mut Thread>, place: usize) {
+    pub fn charge(&mut self, rings: &Rings, thread: Option<&mut impl Clock>, place: usize) {
         if place == 1 {
             self.charge_leader(thread)
         } else {
@@ -110,7 +110,7 @@ impl Link {
     /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is
     /// the leader's own.
     #[inline(always)]
-    fn charge_leader(&mut self, thread: Option<&mut Thread>) {
+    fn charge_leader(&mut self, thread: Option<&mut impl Clock>) {
         let record = &mut self.records[1];
         record.causes_ns = [0; cause::COUNT];
         record.causes_ns[cause::REMOTE] = record.ended_at.wrapping_sub(record.began_at);
@@ -124,7 +124,7 @@ impl Link {
 
     /// At the learner: the reading thread up to `read`, then the thread that sends the ACK.
     #[inline(always)]
-    fn charge_learner(&mut self, rings: &Rings, thread: Option<&mut Thread>) {
+    fn charge_learner(&mut self, rings: &Rings, thread: Option<&mut impl Clock>) {
         let record = &mut self.records[0];
         if self.spent.from != record.read_at || self.spent.to != record.ended_at {
             self.spent.from = record.read_at;
@@ -178,11 +178,11 @@ impl Link {
 
 /// What a thread did from one instant to another, or that nobody knows.
 #[inline(always)]
-fn spend(thread: Option<&mut Thread>, from: u64, to: u64, into: &mut Parts) {
+fn spend(thread: Option<&mut impl Clock>, from: u64, to: u64, into: &mut Parts) {
     match thread {
         Some(thread) => {
             thread.parts(from, to);
-            *into = thread.scratch[0];
+            *into = thread.thread().scratch[0];
         }
         None => {
             *into = [0; cause::COUNT];

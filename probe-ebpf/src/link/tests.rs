@@ -2,7 +2,7 @@
 
 extern crate std;
 use super::{Call, Effect, Identity, Link, RECEIPTS, Receipt, Rings};
-use crate::abi::{Config, Flush, ProposalRecord, change, flag, side};
+use crate::abi::{Config, ProposalRecord, change, flag, side};
 use crate::arrivals::{self, Arrival};
 use crate::cause;
 use crate::framer::{BUFFER, CallBytes, Turn};
@@ -103,7 +103,7 @@ impl Probe {
             Event::Call { at, incoming, begin, end, flush } => {
                 let down = incoming == learner;
                 let (wire, base) = if down { (&script.down, DOWN_SEQ) } else { (&script.up, UP_SEQ) };
-                let call = Call { now: at, incoming: incoming.into(), tid: 9, flush };
+                let call = Call { now: at, incoming: incoming.into(), tid: 9, flush, ..Call::default() };
                 self.call(&call, &wire.bytes[begin..end], base.wrapping_add(begin as u32), begin == 0);
             }
         }
@@ -128,7 +128,7 @@ impl Probe {
                     match self.link.on_packet(&mut self.rings, &self.config, call, packet) {
                         Effect::None => {}
                         Effect::Received => {
-                            self.link.write_receipt(&mut self.rings, Some(&mut self.threads[1]));
+                            self.link.write_receipt(&mut self.rings, Some(&mut *self.threads[1]));
                         }
                         Effect::Measured { place, .. } => {
                             let thread = Some(&mut *self.threads[call.incoming as usize]);
@@ -329,12 +329,12 @@ proptest! {
             let counter = if counter == 8 { u32::MAX } else { counter };
             let zxid = (u64::from(epoch) << 32) | u64::from(counter);
             now += pause;
-            let call = Call { now, incoming: incoming.into(), tid: 1, flush: Flush::default() };
+            let call = Call { now, incoming: incoming.into(), tid: 1, ..Call::default() };
             probe.link.arrivals.push(&mut probe.rings.arrivals, now as u32, now);
             let packet = (kind, zxid, 0, now as u32);
             let effect = probe.link.on_packet(&mut probe.rings, &probe.config, &call, packet);
             if let Effect::Measured { place, .. } = effect {
-                probe.link.charge(&probe.rings, None, place as usize);
+                probe.link.charge(&probe.rings, None::<&mut Thread>, place as usize);
                 probe.records.push(probe.link.records[place as usize]);
             }
             probe.check();

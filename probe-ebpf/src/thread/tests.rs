@@ -1,7 +1,7 @@
 //! The clock against an oracle that keeps every nanosecond.
 
 extern crate std;
-use super::{Overlay, Thread, Woken, by, mode, state};
+use super::{Clock as _, Overlay, Thread, Woken, by, mode, state};
 use crate::cause::{self, Parts};
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -215,6 +215,7 @@ proptest! {
 /// `hand` wakes `sleeper`, which has slept since `since`, at `now`.
 fn wake(hand: &mut Watched, sleeper: &mut Watched, since: u64, now: u64) {
     hand.thread.settle(now, 0);
+    hand.thread.look_back(since, 0);
     hand.thread.hand_over(since, &mut sleeper.thread.woken);
     sleeper.thread.woken.by = by::HAND;
     sleeper.thread.woken.at = now;

@@ -1,5 +1,9 @@
 //! Lines from records made by hand.
 
+use std::collections::BTreeMap;
+
+use probe_ebpf::cause;
+
 use super::*;
 use probe_ebpf::abi::{HeartbeatRecord, TransitionRecord};
 use probe_ebpf::histogram::Histogram;
@@ -103,8 +107,12 @@ proptest! {
         let stages = Stages::of(&record);
         let delay_ns = ended_at.saturating_sub(began_at);
         prop_assert_eq!(stages.receive + stages.process + stages.log + stages.send, delay_ns);
-        prop_assert_eq!(causes(delay_ns, Some(&stages)).values().sum::<u64>(), delay_ns);
-        prop_assert_eq!(causes(delay_ns, None).values().sum::<u64>(), delay_ns);
+        let mut parts = [0; cause::COUNT];
+        parts[cause::GC] = delay_ns / 3;
+        parts[cause::ON_CPU] = delay_ns - delay_ns / 3;
+        prop_assert_eq!(causes(delay_ns, &parts).values().sum::<u64>(), delay_ns);
+        parts[cause::LOCK] = 1;
+        prop_assert_eq!(causes(delay_ns, &parts), BTreeMap::from([("unexplained", delay_ns)]));
         // Neither form of the line fails.
         let happening = proposal(record, Vantage::Follower, None);
         prop_assert_eq!(&object(&happening)["delay_ns"], delay_ns);

@@ -177,8 +177,8 @@ fn the_probe_tells_about_itself() {
     let report = Report {
         probe: ProbeReport {
             hooks: vec![hook("attached"), hook("attached")],
-            emitted: [1, 2, 3, 4],
-            lost: [5, 6, 7, 8],
+            emitted: [1, 2, 3, 4, 11, 12],
+            lost: [5, 6, 7, 8, 13, 14],
             links_refused: 9,
             servers: 10,
         },

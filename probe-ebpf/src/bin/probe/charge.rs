@@ -1,21 +1,94 @@
-//! Charging delays to causes. Global functions of numbers: the verifier walks through them once, whatever the ways
-//! that lead to a call.
+//! What a complete packet does to its link, and what a thread's clock says about it. Global functions of numbers: the
+//! verifier walks through each once, whatever the ways that lead to a call.
 
-use probe_ebpf::thread::Thread;
+use probe_ebpf::abi::{HeartbeatRecord, kind};
+use probe_ebpf::link::{Effect, Link, Rings};
+use probe_ebpf::thread::{Clock, Thread};
 
-use crate::maps;
-use crate::sockets::rings;
+use crate::emit::emit;
+use crate::kernel::{Task, config};
+use crate::sockets::{LinkRef, rings, transition};
+use crate::{maps, threads};
+
+/// Hands the packet that the framer of one direction holds to the link in `slot`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn packet(slot: u64, incoming: u64) -> u64 {
+    let Some(at) = link(slot) else { return 1 };
+    let Some(rings) = rings(at.slot) else { return 1 };
+    // SAFETY: map values live as long as their maps; the direction's `busy` is held.
+    let (link, rings): (&mut Link, &mut Rings) = unsafe { (&mut *at.link, &mut *rings) };
+    let framer = link.framer(incoming == 1);
+    let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
+    let call = link.calls[incoming as usize & 1];
+    let effect = link.on_packet(rings, &config(), &call, packet);
+    let (now, thread) = (call.now, u64::from(call.thread));
+    match effect {
+        Effect::None => {}
+        Effect::Received => {
+            receipt(slot, thread);
+        }
+        Effect::Measured { place, emit: wanted } => {
+            proposal(slot, thread, place.into());
+            if wanted == 1 {
+                tell(at, place as usize & 1);
+            }
+        }
+        Effect::Heartbeat { began_at, ended_at } => {
+            if config().heartbeats == 1 {
+                let generation = link.identity.generation;
+                let record = HeartbeatRecord {
+                    kind: kind::HEARTBEAT,
+                    slot: at.slot,
+                    generation,
+                    reserved: 0,
+                    began_at,
+                    ended_at,
+                };
+                emit(kind::HEARTBEAT, &record, false);
+            }
+        }
+        Effect::Transition(change) => transition(at, change, now),
+    }
+    0
+}
+
+/// Emits a proposal's record.
+#[inline(always)]
+fn tell(at: LinkRef, place: usize) {
+    // SAFETY: as in `packet`; this direction alone writes its record.
+    let link = unsafe { &mut *at.link };
+    let generation = link.identity.generation;
+    let record = &mut link.records[place];
+    record.kind = kind::PROPOSAL;
+    record.slot = at.slot;
+    record.generation = generation;
+    emit(kind::PROPOSAL, record, false);
+}
+
+/// Brings the clock of the current thread (`both` ids) up to `now` and tells its slot plus one; 0 when it can have
+/// none. Who reads proposals is the first of the hands through which they go.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
+    let Some(thread) = threads::current(Task::from_both(both), now) else { return 0 };
+    // SAFETY: a map value lives as long as the map; the thread is the current one.
+    let thread = unsafe { &mut *thread };
+    if reads_proposals == 1 {
+        thread.hand = 1;
+    }
+    thread.settle(now, threads::irq_ns());
+    thread.slot_plus_one.into()
+}
 
 /// Writes the receipt of the proposal that the link in `slot` has just read. `thread` is the slot of the reading
 /// thread's clock plus one, or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn receipt(slot: u64, thread: u64) -> u64 {
-    let (Some(link), Some(rings)) = (maps::LINKS.get_ptr_mut(slot as u32), rings(slot as u32)) else {
-        return 1;
-    };
-    // SAFETY: map values live as long as their maps; the direction's `busy` is held.
-    unsafe { (*link).write_receipt(&mut *rings, clock(thread)) };
+    let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
+    // SAFETY: as in `packet`.
+    unsafe { (*at.link).write_receipt(&mut *rings, thread_in(thread).as_mut()) };
     0
 }
 
@@ -23,18 +96,50 @@ pub extern "C" fn receipt(slot: u64, thread: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn proposal(slot: u64, thread: u64, place: u64) -> u64 {
-    let (Some(link), Some(rings)) = (maps::LINKS.get_ptr_mut(slot as u32), rings(slot as u32)) else {
-        return 1;
-    };
-    // SAFETY: as above.
-    unsafe { (*link).charge(&*rings, clock(thread), place as usize & 1) };
+    let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
+    // SAFETY: as in `packet`.
+    unsafe { (*at.link).charge(&*rings, thread_in(thread).as_mut(), place as usize & 1) };
     0
 }
 
-/// The clock of the current thread.
 #[inline(always)]
-fn clock<'a>(slot_plus_one: u64) -> Option<&'a mut Thread> {
+fn link(slot: u64) -> Option<LinkRef> {
+    let slot = slot as u32;
+    maps::LINKS.get_ptr_mut(slot).map(|link| LinkRef { slot, link })
+}
+
+/// Looks back to what the clock in `slot` (plus one) read at `at`, into one of the two places of its scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_back(slot: u64, at: u64, into: u64) -> u64 {
+    let Some(slot) = thread_in(slot) else { return 1 };
+    // SAFETY: as in `SlotClock::thread`.
+    unsafe { (*slot.thread).look_back(at, into as usize) };
+    0
+}
+
+/// The clock of the current thread, by its slot.
+pub struct SlotClock {
+    slot_plus_one: u64,
+    thread: *mut Thread,
+}
+
+impl Clock for SlotClock {
+    #[inline(always)]
+    fn thread(&mut self) -> &mut Thread {
+        // SAFETY: a map value lives as long as the map; the thread is the current one.
+        unsafe { &mut *self.thread }
+    }
+
+    #[inline(always)]
+    fn look_back(&mut self, at: u64, into: usize) {
+        look_back(self.slot_plus_one, at, into as u64);
+    }
+}
+
+/// The clock in a slot (plus one); `None` for 0.
+#[inline(always)]
+pub fn thread_in(slot_plus_one: u64) -> Option<SlotClock> {
     let slot = (slot_plus_one as u32).checked_sub(1)?;
-    // SAFETY: a map value lives as long as the map; the thread is the current one.
-    maps::THREADS.get_ptr_mut(slot).map(|thread| unsafe { &mut *thread })
+    maps::THREADS.get_ptr_mut(slot).map(|thread| SlotClock { slot_plus_one, thread })
 }

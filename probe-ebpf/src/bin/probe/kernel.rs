@@ -138,8 +138,19 @@ impl Task {
     /// The current task.
     #[inline(always)]
     pub fn current() -> Self {
-        let both = bpf_get_current_pid_tgid();
+        Self::from_both(bpf_get_current_pid_tgid())
+    }
+
+    /// From [`Self::both`].
+    #[inline(always)]
+    pub fn from_both(both: u64) -> Self {
         Self { tgid: (both >> 32) as u32, tid: both as u32 }
+    }
+
+    /// Both in one number, as the kernel's helper gives them.
+    #[inline(always)]
+    pub fn both(self) -> u64 {
+        ((self.tgid as u64) << 32) | self.tid as u64
     }
 
     /// Is its process watched?

@@ -3,14 +3,13 @@
 use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
-use probe_ebpf::abi::{Flush, HeartbeatRecord, change, counter, kind, side};
+use probe_ebpf::abi::{Flush, change, counter, side};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Turn, trust};
-use probe_ebpf::link::{Call, Effect, Link, Rings};
+use probe_ebpf::link::{Call, Link};
 
-use crate::emit::emit;
-use crate::kernel::{SystemCall, Task, config, read_user};
-use crate::sockets::{LinkRef, rings, transition};
-use crate::{charge, maps, threads};
+use crate::kernel::{SystemCall, Task, read_user};
+use crate::sockets::{LinkRef, transition};
+use crate::{charge, maps};
 
 /// x86-64 system calls that move bytes of a socket (arch/x86/entry/syscalls/syscall_64.tbl).
 mod number {
@@ -50,10 +49,7 @@ struct Part {
 #[repr(C)]
 struct Turning {
     at: LinkRef,
-    rings: *mut Rings,
-    /// Slot of the calling thread's clock plus one, 0 when it has none.
-    thread: u32,
-    call: Call,
+    incoming: u32,
     /// Next `struct iovec` of a vectored call.
     parts: u64,
     /// How many are left.
@@ -89,7 +85,6 @@ impl CallBytes for UserBytes {
 /// Frames the bytes of the system call that the current task is in.
 #[inline(always)]
 pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) {
-    let Some(rings) = rings(at.slot) else { return };
     // SAFETY: a map value lives as long as the map; `busy` keeps other CPUs off this direction's state.
     let link = unsafe { &mut *at.link };
     let framer = link.framer(incoming);
@@ -101,7 +96,8 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let thread = clock(task, now, incoming && link.identity.side == side::LEARNER);
+    let reads_proposals = incoming && link.identity.side == side::LEARNER;
+    let thread = charge::clock(task.both(), now, reads_proposals.into());
     let framer = link.framer(incoming);
     let quiet_ns = quiet(framer, now);
     framer.last_call_at = now;
@@ -109,8 +105,11 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
         link.counts.resyncs += 1;
         transition(at, change::RESYNC, now);
     }
-    let call = Call { now, incoming: incoming as u32, tid: task.tid, flush };
-    let mut turning = Turning { at, rings, thread, call, parts: 0, parts_left: 0, bytes_left: span.bytes };
+    let call =
+        Call { now, incoming: incoming as u32, tid: task.tid, thread: thread as u32, reserved: 0, flush };
+    link.calls[incoming as usize] = call;
+    let mut turning =
+        Turning { at, incoming: call.incoming, parts: 0, parts_left: 0, bytes_left: span.bytes };
     locate(&mut turning);
     // SAFETY: the callback has the signature that the helper wants, and `turning` outlives the loop.
     unsafe { bpf_loop(TURNS, turn as *mut c_void, (&raw mut turning).cast(), 0) };
@@ -123,20 +122,6 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     }
     // SAFETY: as above.
     unsafe { atomic::store(busy, 0) };
-}
-
-/// Slot plus one of the calling thread's clock, which is brought up to `now`; 0 when it can have none. Who reads proposals is the first
-/// of the hands through which they go.
-#[inline(always)]
-fn clock(task: Task, now: u64, reads_proposals: bool) -> u32 {
-    let Some(thread) = threads::current(task, now) else { return 0 };
-    // SAFETY: a map value lives as long as the map; the thread is the current one.
-    let clock = unsafe { &mut *thread };
-    if reads_proposals {
-        clock.hand = 1;
-    }
-    clock.settle(now, threads::irq_ns());
-    clock.slot_plus_one
 }
 
 /// How long this direction was silent before the call; before its first, since the probe was attached.
@@ -178,7 +163,7 @@ fn locate(turning: &mut Turning) {
 #[inline(always)]
 fn begin_chunk(turning: &mut Turning, address: u64, len: u32) {
     // SAFETY: as in `frame_call`.
-    let framer = unsafe { &mut *turning.at.link }.framer(turning.call.incoming == 1);
+    let framer = unsafe { &mut *turning.at.link }.framer(turning.incoming == 1);
     framer.chunk_address = address;
     framer.begin_chunk(len);
     turning.bytes_left = turning.bytes_left.wrapping_sub(len);
@@ -202,66 +187,28 @@ fn next_part(turning: &mut Turning) -> i64 {
 unsafe extern "C" fn turn(_index: u32, turning: *mut Turning) -> i64 {
     // SAFETY: `bpf_loop` hands back the pointer that `chunk` gave it.
     let turning = unsafe { &mut *turning };
-    // SAFETY: map values live as long as their maps; `busy` is held.
-    let (link, rings): (&mut Link, &mut Rings) = unsafe { (&mut *turning.at.link, &mut *turning.rings) };
-    let incoming = turning.call.incoming == 1;
+    // SAFETY: a map value lives as long as its map; `busy` is held.
+    let link: &mut Link = unsafe { &mut *turning.at.link };
+    let incoming = turning.incoming == 1;
     let framer = link.framer(incoming);
     let bytes = UserBytes { address: framer.chunk_address };
     match framer.turn(&bytes) {
         Turn::More => 0,
         Turn::Done => next_part(turning),
         Turn::Packet => {
-            let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
-            let effect = link.on_packet(rings, &config(), &turning.call, packet);
-            act(turning, effect);
+            charge::packet(turning.at.slot.into(), turning.incoming.into());
             0
         }
         Turn::Lost => {
             link.counts.resyncs += 1;
-            transition(turning.at, change::RESYNC, turning.call.now);
+            let now = link.calls[incoming as usize].now;
+            transition(turning.at, change::RESYNC, now);
             0
         }
         Turn::Tls => {
-            transition(turning.at, change::TLS, turning.call.now);
+            let now = link.calls[incoming as usize].now;
+            transition(turning.at, change::TLS, now);
             0
         }
-    }
-}
-
-#[inline(always)]
-fn act(turning: &Turning, effect: Effect) {
-    let (at, now) = (turning.at, turning.call.now);
-    // SAFETY: a map value lives as long as the map.
-    let generation = unsafe { (*at.link).identity.generation };
-    match effect {
-        Effect::None => {}
-        Effect::Received => {
-            charge::receipt(at.slot.into(), turning.thread.into());
-        }
-        Effect::Measured { place, emit: wanted } => {
-            charge::proposal(at.slot.into(), turning.thread.into(), place.into());
-            if wanted == 1 {
-                // SAFETY: as above; this direction alone writes its record.
-                let record = unsafe { &mut (*at.link).records[place as usize & 1] };
-                record.kind = kind::PROPOSAL;
-                record.slot = at.slot;
-                record.generation = generation;
-                emit(kind::PROPOSAL, record, false);
-            }
-        }
-        Effect::Heartbeat { began_at, ended_at } => {
-            if config().heartbeats == 1 {
-                let record = HeartbeatRecord {
-                    kind: kind::HEARTBEAT,
-                    slot: at.slot,
-                    generation,
-                    reserved: 0,
-                    began_at,
-                    ended_at,
-                };
-                emit(kind::HEARTBEAT, &record, false);
-            }
-        }
-        Effect::Transition(change) => transition(at, change, now),
     }
 }

@@ -9,6 +9,7 @@ use probe_ebpf::abi::{STACK_FRAMES, SegmentRecord, kind};
 use probe_ebpf::cause;
 use probe_ebpf::thread::{Overlay, Segment, Thread, by, state};
 
+use crate::charge;
 use crate::emit::{lost, submit};
 use crate::kernel::{SystemCall, Task, TaskStruct, offset};
 use crate::maps;
@@ -174,10 +175,11 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
     let Some(thread) = threads::find(tid) else { return 0 };
     // SAFETY: a map value lives as long as the map; the scheduler lets one waker at a time do this.
     let thread = unsafe { &mut *thread };
+    let now = now();
     if !thread.is_asleep() {
+        thread.woken.early_at = now;
         return 0;
     }
-    let now = now();
     thread.woken.overlay.throttled_ns = threads::throttled_ns(thread, task, now);
     thread.woken.by = by::NOBODY;
     thread.woken.tid = 0;
@@ -215,6 +217,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.hand = 1;
     thread.woken.by = by::HAND;
     hand.settle(now, threads::irq_ns());
+    charge::look_back(hand.slot_plus_one.into(), thread.since, 0);
     hand.hand_over(thread.since, &mut thread.woken);
 }
 
