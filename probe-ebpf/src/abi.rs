@@ -127,6 +127,10 @@ pub struct Process {
     /// 1 when no bytes waited unread on its quorum connections after the hooks were attached: the first
     /// arrival that is seen on such a connection is then that of the first byte that is seen.
     pub drained: u32,
+    /// Index into the clocks of JVMs, plus one; 0 for what is no JVM, or while none is assigned.
+    pub jvm: u32,
+    /// Explicit padding.
+    pub reserved: u32,
 }
 
 /// One fdatasync or fsync call of a thread.
@@ -149,7 +153,7 @@ pub mod kind {
     pub const TRANSITION: u32 = 2;
     /// [`super::ThreadRecord`].
     pub const THREAD: u32 = 3;
-    /// A safepoint of a JVM.
+    /// [`super::SafepointRecord`].
     pub const SAFEPOINT: u32 = 4;
     /// [`super::SegmentRecord`].
     pub const SEGMENT: u32 = 5;
@@ -329,6 +333,43 @@ pub struct ThreadRecord {
     pub comm: [u8; 16],
 }
 
+/// A stop of a JVM of at least [`SAFEPOINT_RECORD_NS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SafepointRecord {
+    /// [`kind::SAFEPOINT`].
+    pub kind: u32,
+    /// The JVM's process.
+    pub tgid: u32,
+    /// When its threads were told to stop, monotonic ns.
+    pub began_at: u64,
+    /// When they had been told to go on, monotonic ns.
+    pub ended_at: u64,
+    /// 1 when it was for garbage collection.
+    pub gc: u32,
+    /// How it was seen, one of [`crate::safepoint::rung`].
+    pub rung: u32,
+    /// What for, as HotSpot calls it; zeros when that was not seen.
+    pub name: [u8; crate::safepoint::NAME_BYTES],
+}
+
+/// Stops at least this long become records.
+pub const SAFEPOINT_RECORD_NS: u64 = 1_000_000;
+
+/// JVMs that can have a clock at a time.
+pub const JVM_LIMIT: u32 = 256;
+
+/// An operation class of a libjvm: the key of the map that names them. Both are addresses in one
+/// mapping, so their distance is the same in every process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperationKey {
+    /// Which libjvm: the attachment's cookie.
+    pub library: u64,
+    /// Its virtual table's address minus that of `VM_Operation::evaluate`, wrapping.
+    pub distance: u64,
+}
+
 /// Global counters of the programs: indices of the counter map.
 pub mod counter {
     /// First of [`super::kind::COUNT`] counters of emitted records.
@@ -354,10 +395,14 @@ pub const PID_LIMIT: u32 = 4 << 20;
 const _: () = {
     assert!(size_of::<Offsets>() == 27 * 4);
     assert!(size_of::<Config>() == 24);
-    assert!(size_of::<Process>() == 24);
+    assert!(size_of::<Process>() == 32);
     assert!(size_of::<ProposalRecord>() == 208);
     assert!(size_of::<SegmentRecord>() == 208);
     assert!(size_of::<HeartbeatRecord>() == 32);
     assert!(size_of::<TransitionRecord>() == 24);
     assert!(size_of::<ThreadRecord>() == 32);
+    assert!(size_of::<SafepointRecord>() == 64);
+    assert!(size_of::<OperationKey>() == 16);
+    assert!(kind::COUNT <= (counter::LOST - counter::EMITTED) as usize);
+    assert!(kind::COUNT <= (counter::LINKS_REFUSED - counter::LOST) as usize);
 };

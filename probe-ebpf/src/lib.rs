@@ -16,7 +16,9 @@ pub mod histogram;
 pub mod history;
 pub mod link;
 pub mod overtaken;
+pub mod safepoint;
 pub mod thread;
+pub mod usdt;
 pub mod window;
 pub mod zab;
 

@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 
 use crate::demo;
 use crate::discover::Filter;
+use crate::jvm::Rung;
 use crate::kernel::DEFAULT_LINKS;
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 failure of the probe, 2 usage, 3 this host or these privileges \
@@ -93,6 +94,9 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LINKS,
           value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) links: u32,
+    /// See the stops of JVMs by this rung of the ladder only, instead of the best that works
+    #[arg(long, value_name = "RUNG", hide_short_help = true)]
+    pub(crate) safepoints: Option<Rung>,
     /// Log what the kernel side does to standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,

@@ -55,6 +55,8 @@ pub(crate) struct ServerLine {
     pub(crate) ensemble: String,
     /// The port on which it listens as leader, when known.
     pub(crate) quorum_port: Option<u16>,
+    /// How the stops of its JVM are seen; `None` when nothing was tried.
+    pub(crate) safepoints: Option<String>,
     /// What else was noticed.
     pub(crate) notes: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl From<&Server> for ServerLine {
             sid_source,
             ensemble: server.ensemble.to_string(),
             quorum_port: server.own_quorum_port,
+            safepoints: None,
             notes: server.notes.clone(),
         }
     }
@@ -354,7 +357,7 @@ fn server(page: &mut Page, line: &ServerLine) {
             line.pid, line.ensemble, line.sid_source
         ),
     );
-    for note in &line.notes {
+    for note in line.safepoints.iter().chain(&line.notes) {
         page.line(2 * NOTE_INDENT, "", note);
     }
 }

@@ -12,17 +12,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
-use probe_ebpf::abi::{HeartbeatRecord, Process, ProposalRecord, TransitionRecord};
+use probe_ebpf::abi::{HeartbeatRecord, Process, ProposalRecord, SafepointRecord, TransitionRecord};
 use probe_ebpf::link::Link;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock;
 use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch, pidfd};
+use crate::jvm::Stops;
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{HookReport, ProbeReport, Report};
+use crate::model::{HookReport, JvmReport, ProbeReport, Report};
 use crate::queues;
 use crate::records::Record;
 
@@ -47,6 +48,8 @@ pub(crate) enum Happening {
     Heartbeat(HeartbeatRecord, Labels),
     /// A change of a link.
     Transition(TransitionRecord, Labels),
+    /// A server's JVM stood still.
+    Safepoint(SafepointRecord, Option<Box<Server>>),
     /// A server was found, or found to be different.
     Appeared(Box<Server>),
     /// A server ended.
@@ -63,6 +66,9 @@ pub(crate) struct Engine {
     /// A pidfd becomes readable when its process ends.
     endings: HashMap<Tgid, AsyncFd<OwnedFd>>,
     ports: BTreeSet<u16>,
+    /// What the kernel side was told of each watched process.
+    watched: HashMap<Tgid, Process>,
+    stops: Stops,
     directory: Directory,
     labels: HashMap<(u32, u32), Labels>,
     closed: Ledger,
@@ -87,6 +93,8 @@ impl Engine {
             watch: Watch::default(),
             endings: HashMap::new(),
             ports: BTreeSet::new(),
+            watched: HashMap::new(),
+            stops: Stops::default(),
             directory: Directory::default(),
             labels: HashMap::new(),
             closed: Ledger::default(),
@@ -120,14 +128,31 @@ impl Engine {
                 Change::Gone { tgid, .. } => {
                     self.kernel.watch(tgid.0, None)?;
                     self.endings.remove(&tgid);
+                    self.watched.remove(&tgid);
+                    let clock = self.kernel.jvms.release(tgid);
                     if let Some(server) = self.directory.servers.get(&tgid.0) {
+                        if let Some(clock) = clock {
+                            self.stops.add(server, &clock, None);
+                        }
                         happenings.push(Happening::Gone(Box::new(server.clone())));
                     }
                 }
             }
         }
+        self.find_jvms()?;
         self.labels.clear();
         Ok(happenings)
+    }
+
+    /// Gives clocks to the processes that have mapped their libjvm since they were found.
+    fn find_jvms(&mut self) -> anyhow::Result<()> {
+        for (tgid, process) in self.watched.iter_mut().filter(|(_, process)| process.jvm == 0) {
+            process.jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, *tgid)?;
+            if process.jvm != 0 {
+                self.kernel.watch(tgid.0, Some(*process))?;
+            }
+        }
+        Ok(())
     }
 
     /// Ports first: the process's next call already meets them.
@@ -142,11 +167,14 @@ impl Engine {
             }
         }
         let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
-        let watched = Process { own_quorum_port, ..Process::default() };
+        let jvm = self.watched.get(&server.tgid).map_or(0, |process| process.jvm);
+        let mut watched = Process { own_quorum_port, jvm, ..Process::default() };
         self.kernel.watch(server.tgid.0, Some(watched))?;
         if self.are_drained(server.tgid) {
-            self.kernel.watch(server.tgid.0, Some(Process { drained: 1, ..watched }))?;
+            watched.drained = 1;
+            self.kernel.watch(server.tgid.0, Some(watched))?;
         }
+        self.watched.insert(server.tgid, watched);
         self.directory.servers.insert(server.tgid.0, server.clone());
         // Without a pidfd its end is noticed by the next scan.
         if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
@@ -180,6 +208,7 @@ impl Engine {
     /// Empties the ring, and scans when a process began or ended.
     pub(crate) fn drain(&mut self) -> anyhow::Result<Vec<Happening>> {
         self.kernel.flush_log();
+        self.kernel.jvms.poll()?;
         let mut happenings = Vec::new();
         let mut batch = Vec::new();
         let ring = self.records.get_mut();
@@ -214,6 +243,10 @@ impl Engine {
                 happenings.push(Happening::Transition(r, labels));
             }
             Record::Segment(_) => {}
+            Record::Safepoint(r) => {
+                let server = self.directory.servers.get(&r.tgid).cloned().map(Box::new);
+                happenings.push(Happening::Safepoint(r, server));
+            }
             Record::Thread(r) => {
                 let known = self.servers().iter().find(|s| s.tgid.0 == r.tgid);
                 self.rescan |= known.is_none_or(|s| s.sid.value().is_none());
@@ -270,7 +303,20 @@ impl Engine {
             links_refused,
             servers: self.servers().len() as u64,
         };
-        Ok(Report { followers: ledger.into_reports(), probe })
+        Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), probe })
+    }
+
+    /// The stops of every server, those included that have ended.
+    fn jvms(&self) -> Vec<JvmReport> {
+        let mut stops = self.stops.clone();
+        for server in self.servers() {
+            if let (Some(clock), Some(sight)) =
+                (self.kernel.jvms.clock(server.tgid), self.kernel.jvms.sight(server.tgid))
+            {
+                stops.add(server, &clock, Some(sight.name()));
+            }
+        }
+        stops.into_reports()
     }
 
     fn links(&self) -> anyhow::Result<Vec<(u32, Box<Link>)>> {

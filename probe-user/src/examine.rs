@@ -20,10 +20,14 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let plan = plan::plan(&facts);
     let mut missing = plan::requirements(&facts).err().unwrap_or_default();
     let mut hooks = Vec::new();
+    let mut attached = None;
     if let (true, Some(offsets)) = (missing.is_empty(), facts.offsets()) {
         // Everything is really attached, and detached again when this ends.
         match Kernel::attach(&plan, offsets, &Settings { links: 1, ..Settings::default() }) {
-            Ok((kernel, _)) => hooks = kernel.hooks.clone(),
+            Ok((kernel, _)) => {
+                hooks = kernel.hooks.clone();
+                attached = Some(kernel);
+            }
             Err(KernelError::Required { job, reason }) => {
                 hooks.push(HookReport { hook: job, variant: "", state: "failed", reason });
             }
@@ -34,7 +38,13 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         }
     }
     let scan = discovery().scan(&(&args.target).into())?;
-    let servers = scan.servers.iter().map(ServerLine::from).collect();
+    let mut servers: Vec<_> = scan.servers.iter().map(ServerLine::from).collect();
+    if let Some(kernel) = &mut attached {
+        for (server, line) in scan.servers.iter().zip(&mut servers) {
+            kernel.jvms.adopt(&mut kernel.ebpf, server.tgid)?;
+            line.safepoints = Some(kernel.jvms.sight(server.tgid).cloned().unwrap_or_default().describe());
+        }
+    }
     let report = DoctorReport { facts, plan, hooks, missing, servers };
     let mut out = std::io::stdout().lock();
     if args.json {

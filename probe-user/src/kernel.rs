@@ -9,10 +9,12 @@ use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{Config, Offsets, PID_LIMIT, Process, counter, kind};
+use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, kind};
 use probe_ebpf::link::Link;
+use probe_ebpf::safepoint::SafepointClock;
 use probe_ebpf::thread::Thread;
 
+use crate::jvm::{Jvms, Rung};
 use crate::model::HookReport;
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
 
@@ -33,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) links: u32,
     /// Size of the record ring; a power of two.
     pub(crate) ring_bytes: u32,
+    /// The only rung by which the stops of JVMs are to be seen; `None` for the best.
+    pub(crate) safepoints: Option<Rung>,
 }
 
 impl Default for Settings {
@@ -44,6 +48,7 @@ impl Default for Settings {
             verbose: false,
             links: DEFAULT_LINKS,
             ring_bytes: 2 << 20,
+            safepoints: None,
         }
     }
 }
@@ -109,18 +114,20 @@ pub(crate) enum KernelError {
     },
 }
 
-/// A shared type as a map value. Sound for types of integers and byte arrays only.
+/// A shared type as a map's key or value. Sound for types of integers and byte arrays only.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain<T>(T);
+pub(crate) struct Plain<T>(pub(crate) T);
 
-// SAFETY: used with the `repr(C)` types of probe-ebpf's abi and link, whose fields are integers and byte
+// SAFETY: used with the `repr(C)` types of probe-ebpf's abi, link and safepoint, whose fields are integers and byte
 // arrays with explicit padding (asserted there).
 unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
 
 /// Everything that is loaded. Dropping it detaches all programs and frees all maps.
 pub(crate) struct Kernel {
-    _ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
+    /// JVMs and their stops.
+    pub(crate) jvms: Jvms,
     log: Option<EbpfLogger<StandardError>>,
     /// One for each job.
     pub(crate) hooks: Vec<HookReport>,
@@ -156,6 +163,7 @@ pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
         + 4096 * (4 + 4 + 48)
         + 65536 / 8
         + 1024 * (4 + size_of::<Process>() as u64 + 48)
+        + u64::from(JVM_LIMIT) * (size_of::<SafepointClock>() as u64 + 4)
         + 4096 * (4 + 16 + 48)
 }
 
@@ -173,8 +181,12 @@ impl Kernel {
             drop(loaded);
             loaded = load(plan, offsets, settings, &btf, false)?;
         }
-        let Loaded { mut ebpf, hooks, log } = loaded;
+        let Loaded { mut ebpf, mut hooks, log } = loaded;
         let records = take(&mut ebpf, "RECORDS")?;
+        let clocks = take(&mut ebpf, "JVMS")?;
+        let (kinds, operations) = (take(&mut ebpf, "JVM_KINDS")?, take(&mut ebpf, "OPERATIONS")?);
+        let jvms = Jvms::new(&mut ebpf, settings.safepoints, clocks, kinds, operations);
+        hooks.push(jvms.hook());
         let mut kernel = Self {
             hooks,
             watched: take(&mut ebpf, "WATCHED")?,
@@ -185,7 +197,8 @@ impl Kernel {
             counters: take(&mut ebpf, "COUNTERS")?,
             slots: settings.links,
             log,
-            _ebpf: ebpf,
+            jvms,
+            ebpf,
         };
         for slot in (0..settings.links).rev() {
             kernel
@@ -193,7 +206,7 @@ impl Kernel {
                 .push(slot, 0)
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
-        let mut free_threads: Stack<MapData, u32> = take(&mut kernel._ebpf, "FREE_THREADS")?;
+        let mut free_threads: Stack<MapData, u32> = take(&mut kernel.ebpf, "FREE_THREADS")?;
         for slot in (0..settings.threads()).rev() {
             free_threads.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         }
@@ -432,7 +445,7 @@ fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result
 }
 
 /// An error with its causes in one line; a verifier's log is cut to the lines that tell why.
-fn explain(error: &ProgramError) -> String {
+pub(crate) fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         return format!("the kernel refused it: {io_error} ({})", reason_in(&verifier_log.to_string()));
     }

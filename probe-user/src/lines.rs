@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use probe_ebpf::abi::{ProposalRecord, change, flag, kind};
+use probe_ebpf::abi::{ProposalRecord, SafepointRecord, change, flag, kind};
 use probe_ebpf::cause::{self, Parts};
 use serde::Serialize;
 
 use crate::clock::WallClock;
 use crate::discover::Server;
 use crate::engine::Happening;
+use crate::jvm::rung_name;
 use crate::labels::Labels;
 use crate::model::{FollowerReport, Report, Vantage};
 
@@ -150,6 +151,7 @@ pub(crate) fn to_json(happening: &Happening, clock: &WallClock) -> String {
             object["change"] = change::NAMES.get(r.change as usize).copied().unwrap_or("unknown").into();
             object.to_string()
         }
+        Happening::Safepoint(r, server) => safepoint_json(r, server.as_deref(), clock),
         Happening::Appeared(server) => server_json("server_found", server, clock),
         Happening::Gone(server) => server_json("server_ended", server, clock),
     }
@@ -181,6 +183,23 @@ fn server_json(change: &str, server: &Server, clock: &WallClock) -> String {
         "leader_sid": null,
         "change": change,
         "notes": server.notes,
+    })
+    .to_string()
+}
+
+fn safepoint_json(r: &SafepointRecord, server: Option<&Server>, clock: &WallClock) -> String {
+    let name = r.name.split(|b| *b == 0).next().unwrap_or_default();
+    serde_json::json!({
+        "kind": "safepoint",
+        "at": clock.rfc3339(r.ended_at),
+        "mono_ns": r.ended_at,
+        "ensemble": server.map_or("unknown", |s| s.ensemble.as_str()),
+        "pid": r.tgid,
+        "sid": server.and_then(|s| s.sid.value()).map(|s| s.0),
+        "duration_ns": r.ended_at.saturating_sub(r.began_at),
+        "gc": r.gc == 1,
+        "operation": (!name.is_empty()).then(|| String::from_utf8_lossy(name)),
+        "rung": rung_name(r.rung),
     })
     .to_string()
 }
@@ -265,7 +284,7 @@ LONGEST      ENSEMBLE";
 pub(crate) fn to_text(happening: &Happening, clock: &WallClock) -> Option<String> {
     match happening {
         Happening::Proposal(r, labels) => Some(proposal_text(r, labels, clock)),
-        Happening::Heartbeat(..) => None,
+        Happening::Heartbeat(..) | Happening::Safepoint(..) => None,
         Happening::Transition(r, labels) => {
             let what = match r.change {
                 change::OPENED => "connection opened",

@@ -9,6 +9,7 @@ mod engine;
 mod examine;
 mod failure;
 mod host;
+mod jvm;
 mod kernel;
 mod labels;
 mod ledger;

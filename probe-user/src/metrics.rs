@@ -6,6 +6,7 @@
 //! the report says. Deliberately absent: how the report was made, HTTP, quantiles (the scraper's job).
 
 mod classic;
+mod jvm;
 pub(crate) mod process;
 mod rows;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::process::Process;
 use self::rows::{Delays, Row};
-use crate::model::{ProbeReport, Report, Vantage};
+use crate::model::{JvmReport, ProbeReport, Report, Vantage};
 use probe_ebpf::abi::kind;
 
 /// Which of the two text formats is wanted.
@@ -60,6 +61,7 @@ pub(crate) fn encode(report: &Report, probe: Probe, format: Format) -> Result<St
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition {
         rows: rows::collect(&report.followers),
+        jvms: report.jvms.clone(),
         report: report.probe.clone(),
         probe,
     }));
@@ -75,6 +77,7 @@ pub(crate) fn encode(report: &Report, probe: Probe, format: Format) -> Result<St
 #[derive(Debug)]
 struct Exposition {
     rows: Vec<Row>,
+    jvms: Vec<JvmReport>,
     report: ProbeReport,
     probe: Probe,
 }
@@ -89,6 +92,7 @@ impl Collector for Exposition {
         self.encode_stages(e)?;
         self.encode_links(e)?;
         self.encode_coverage(e)?;
+        jvm::encode(e, &self.jvms)?;
         self.encode_records(e)?;
         self.encode_probe(e)?;
         self.probe.process.map_or(Ok(()), |p| p.encode(e))

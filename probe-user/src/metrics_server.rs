@@ -46,6 +46,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         stall_ns: nanoseconds(args.slower),
         links: args.limits.links,
         verbose: args.limits.verbose,
+        safepoints: args.limits.safepoints,
         ..Settings::default()
     };
     let (engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait).await?;

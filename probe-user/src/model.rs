@@ -7,6 +7,7 @@
 use probe_ebpf::abi::kind;
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
+use probe_ebpf::safepoint::Pauses;
 
 /// Where a delay was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +67,23 @@ pub struct FollowerReport {
     pub heartbeat: Box<Histogram>,
 }
 
+/// What the stops of a server's JVM came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JvmReport {
+    /// Name of the ensemble.
+    pub ensemble: String,
+    /// Server id, when known.
+    pub sid: Option<i64>,
+    /// How they are seen: the name of a rung of the ladder; `None` when the server does not run.
+    pub rung: Option<&'static str>,
+    /// Stops for garbage collection.
+    pub gc: Pauses,
+    /// Other stops.
+    pub safepoint: Pauses,
+    /// Stops that could not be measured.
+    pub discarded: u64,
+}
+
 /// State of one job of the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookReport {
@@ -99,6 +117,8 @@ pub struct ProbeReport {
 pub struct Report {
     /// One for each follower and vantage, sorted by key.
     pub followers: Vec<FollowerReport>,
+    /// One for each server whose JVM has or had a clock, sorted.
+    pub jvms: Vec<JvmReport>,
     /// About the probe itself.
     pub probe: ProbeReport,
 }

@@ -6,9 +6,11 @@
 
 use bytes::{Buf, Bytes};
 use probe_ebpf::abi::{
-    HeartbeatRecord, ProposalRecord, SegmentRecord, ThreadRecord, TransitionRecord, change, kind,
+    HeartbeatRecord, ProposalRecord, SafepointRecord, SegmentRecord, ThreadRecord, TransitionRecord, change,
+    kind,
 };
 use probe_ebpf::cause;
+use probe_ebpf::safepoint::NAME_BYTES;
 
 /// A decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(crate) enum Record {
     Thread(ThreadRecord),
     /// A long segment of a thread's clock.
     Segment(SegmentRecord),
+    /// A JVM stood still.
+    Safepoint(SafepointRecord),
 }
 
 /// Bytes that are no record: the two halves of the probe disagree, which is a defect of ours.
@@ -40,6 +44,7 @@ const HEARTBEAT_BYTES: usize = size_of::<HeartbeatRecord>();
 const TRANSITION_BYTES: usize = size_of::<TransitionRecord>();
 const THREAD_BYTES: usize = size_of::<ThreadRecord>();
 const SEGMENT_BYTES: usize = size_of::<SegmentRecord>();
+const SAFEPOINT_BYTES: usize = size_of::<SafepointRecord>();
 
 impl Record {
     /// Decodes one record.
@@ -64,6 +69,7 @@ impl Record {
                 }
                 Self::Segment(record)
             }
+            (kind::SAFEPOINT, SAFEPOINT_BYTES) => Self::Safepoint(safepoint(bytes)),
             _ => return Err(Malformed { kind, bytes: size }),
         };
         Ok(record)
@@ -141,6 +147,20 @@ fn thread(mut b: Bytes) -> ThreadRecord {
         comm: [0; 16],
     };
     b.copy_to_slice(&mut record.comm);
+    record
+}
+
+fn safepoint(mut b: Bytes) -> SafepointRecord {
+    let mut record = SafepointRecord {
+        kind: kind::SAFEPOINT,
+        tgid: b.get_u32_ne(),
+        began_at: b.get_u64_ne(),
+        ended_at: b.get_u64_ne(),
+        gc: b.get_u32_ne(),
+        rung: b.get_u32_ne(),
+        name: [0; NAME_BYTES],
+    };
+    b.copy_to_slice(&mut record.name);
     record
 }
 

@@ -109,6 +109,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         heartbeats: args.json && args.slower.is_zero(),
         links: args.limits.links,
         verbose: args.limits.verbose,
+        safepoints: args.limits.safepoints,
         ..Settings::default()
     };
     let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail).await?;

@@ -47,6 +47,7 @@ fn follower() -> ServerLine {
         sid_source: "myid".into(),
         ensemble: "orders".into(),
         quorum_port: Some(2888),
+        safepoints: None,
         notes: Vec::new(),
     }
 }
@@ -74,6 +75,7 @@ fn stranger() -> ServerLine {
         sid_source: "/proc/4711/root is not readable".into(),
         ensemble: "orders".into(),
         quorum_port: None,
+        safepoints: None,
         notes: vec![
             "its zoo.cfg cannot be read: CAP_SYS_PTRACE is missing; its sid will be known when it joins"
                 .into(),

@@ -11,7 +11,7 @@ use probe_ebpf::link::Counts;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::model::{FollowerKey, ProbeReport};
+use crate::model::FollowerKey;
 
 /// 2026-01-02T03:04:05Z.
 const WALL: u64 = 1_767_323_045_000_000_000;
@@ -237,7 +237,7 @@ fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> FollowerRepor
 }
 
 fn report(followers: Vec<FollowerReport>) -> Report {
-    Report { followers, probe: ProbeReport::default() }
+    Report { followers, ..Report::default() }
 }
 
 #[test]

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use crate::model::{FollowerKey, FollowerReport, Vantage};
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
+use probe_ebpf::safepoint::Pauses;
 
 /// The label value of a follower whose server id is not known yet.
 const UNKNOWN_SID: &str = "unknown";
 
-/// Of the bounds of proposal delays, heartbeats use every so many: they are few, and series cost.
-const HEARTBEAT_STEP: usize = 2;
+/// Of the bounds of proposal delays, heartbeats and stops use every so many: they are few, and series cost.
+const FEW_STEP: usize = 2;
 
 /// A histogram for the encoder.
 #[derive(Debug)]
@@ -62,9 +63,20 @@ impl Delays {
 
     /// Adds `histogram`; a bucket between two kept bounds falls to the upper one.
     fn add(&mut self, histogram: &Histogram, step: usize) {
-        self.sum_ns = self.sum_ns.wrapping_add(histogram.sum_ns);
+        self.add_buckets(&histogram.decimal, histogram.sum_ns, step);
+    }
+
+    /// The stops of a JVM.
+    pub(super) fn of_pauses(pauses: &Pauses) -> Self {
+        let mut delays = Self::new(FEW_STEP);
+        delays.add_buckets(&pauses.decimal, pauses.sum_ns, FEW_STEP);
+        delays
+    }
+
+    fn add_buckets(&mut self, decimal: &[u64], sum_ns: u64, step: usize) {
+        self.sum_ns = self.sum_ns.wrapping_add(sum_ns);
         let last = self.buckets.len() - 1;
-        for (index, n) in histogram.decimal.iter().enumerate() {
+        for (index, n) in decimal.iter().enumerate() {
             self.buckets[index.div_ceil(step).min(last)].1 += n;
         }
     }
@@ -89,7 +101,7 @@ impl Row {
             in_flight: 0,
             stages_ns: [0; 4],
             delay: Delays::new(1),
-            heartbeat: Delays::new(HEARTBEAT_STEP),
+            heartbeat: Delays::new(FEW_STEP),
         }
     }
 
@@ -104,7 +116,7 @@ impl Row {
             *mine += theirs;
         }
         self.delay.add(&f.delay, 1);
-        self.heartbeat.add(&f.heartbeat, HEARTBEAT_STEP);
+        self.heartbeat.add(&f.heartbeat, FEW_STEP);
     }
 
     /// The labels of every series of this row.

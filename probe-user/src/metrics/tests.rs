@@ -6,6 +6,7 @@ use super::*;
 use crate::model::{FollowerKey, FollowerReport, HookReport};
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
+use probe_ebpf::safepoint::Pauses;
 
 /// A follower of ensemble `e` that was just met.
 fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
@@ -202,6 +203,35 @@ fn the_probe_tells_about_itself() {
     assert!(text.ends_with("# EOF\n"));
 }
 
+/// A JVM that has stopped for 3 and for 30 ms to collect, and never else.
+fn jvm(sid: Option<i64>, rung: Option<&'static str>) -> JvmReport {
+    let (mut gc, safepoint) = (Pauses::NONE, Pauses::NONE);
+    gc.add(3_000_000);
+    gc.add(30_000_000);
+    JvmReport { ensemble: "e".to_owned(), sid, rung, gc, safepoint, discarded: 4 }
+}
+
+#[test]
+fn stops_of_jvms_are_told_by_kind_and_rung() {
+    let jvms = vec![jvm(None, Some("none")), jvm(Some(1), Some("usdt")), jvm(Some(2), None)];
+    let report = Report { jvms, ..Report::default() };
+    let samples = samples(&encode(&report, Probe::default(), Format::OpenMetrics).unwrap());
+    for (series, value) in [
+        ("termite_jvm_safepoint_seconds_count{ensemble=\"e\",sid=\"1\",kind=\"gc\"}", 2.0),
+        ("termite_jvm_safepoint_seconds_sum{ensemble=\"e\",sid=\"1\",kind=\"gc\"}", 0.033),
+        ("termite_jvm_safepoint_seconds_bucket{le=\"0.005\",ensemble=\"e\",sid=\"1\",kind=\"gc\"}", 1.0),
+        ("termite_jvm_safepoint_seconds_count{ensemble=\"e\",sid=\"2\",kind=\"safepoint\"}", 0.0),
+        ("termite_jvm_rung_info{ensemble=\"e\",sid=\"1\",rung=\"usdt\"}", 1.0),
+        ("termite_jvm_rung_info{ensemble=\"e\",sid=\"unknown\",rung=\"none\"}", 1.0),
+        ("termite_jvm_stops_discarded_total{ensemble=\"e\",sid=\"1\"}", 4.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}: {samples:?}");
+    }
+    // What does not run has no rung, what cannot be seen has no histogram.
+    assert!(!samples.keys().any(|s| s.contains("rung_info") && s.contains("sid=\"2\"")));
+    assert!(!samples.keys().any(|s| s.contains("safepoint_seconds") && s.contains("sid=\"unknown\"")));
+}
+
 #[test]
 fn labels_are_escaped() {
     let mut f = follower(Vantage::Leader, Some(1));
@@ -209,10 +239,10 @@ fn labels_are_escaped() {
     assert!(open(vec![f]).contains("{ensemble=\"a\\\"b\\\\c\\nd\",vantage=\"leader\",sid=\"1\"}"));
 }
 
-/// Series cost: a node of the usual ensemble of five stays below 300, with room for two more followers.
+/// Series cost: a node of the usual ensemble of five stays below 300, with room for one more follower.
 #[test]
 fn series_are_few() {
-    let hooks = ["receive", "send", "handed", "arrival", "close", "thread", "flush"];
+    let hooks = ["receive", "send", "handed", "arrival", "close", "thread", "flush", "safepoint"];
     let series = |followers: i64, vantage| {
         let report = Report {
             followers: (0..followers)
@@ -228,14 +258,15 @@ fn series_are_few() {
                     .to_vec(),
                 ..ProbeReport::default()
             },
+            jvms: vec![jvm(Some(1), Some("usdt"))],
         };
         let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
-    assert_eq!(series(0, Vantage::Leader), 23);
-    assert_eq!(series(1, Vantage::Follower), 23 + 47);
-    assert_eq!(series(4, Vantage::Leader), 23 + 4 * 43);
-    assert!(series(6, Vantage::Leader) < 300);
+    assert_eq!(series(0, Vantage::Leader), 28 + 24);
+    assert_eq!(series(1, Vantage::Follower), 28 + 24 + 47);
+    assert_eq!(series(4, Vantage::Leader), 28 + 24 + 4 * 43);
+    assert!(series(5, Vantage::Leader) < 300);
 }
 
 /// Families of an exposition that has every family: name to type.

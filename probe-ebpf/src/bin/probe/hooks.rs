@@ -5,6 +5,7 @@ mod close;
 mod flush;
 mod handed;
 mod receive;
+mod safepoint;
 mod sched;
 mod send;
 mod thread;

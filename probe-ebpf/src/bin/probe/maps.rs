@@ -1,10 +1,12 @@
 //! The maps, and nothing else. Sizes marked "at load" are set by user space.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf, Stack};
-use probe_ebpf::abi::{Flush, PID_LIMIT, Process, SocketTag, counter};
+use probe_ebpf::abi::{Flush, JVM_LIMIT, OperationKey, PID_LIMIT, Process, SocketTag, counter};
 use probe_ebpf::link::{Link, Rings};
+use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
 use probe_ebpf::thread::Thread;
 
 /// One bit a process id: is it watched? An array, so that the lookup is inlined and a miss costs two loads.
@@ -62,3 +64,17 @@ pub static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
 /// Records. Size at load.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Clocks of JVMs, by the index that user space gave to their processes.
+#[map]
+pub static JVMS: Array<SafepointClock> = Array::with_max_entries(JVM_LIMIT, 0);
+
+/// Kind of the stops of each JVM as far as user space can tell, one of [`probe_ebpf::safepoint::stop`]: for
+/// those whose operations are not seen.
+#[map]
+pub static JVM_KINDS: Array<u32> = Array::with_max_entries(JVM_LIMIT, 0);
+
+/// Names of operations by their class. Filled by user space, some eighty for each libjvm without USDT.
+#[map]
+pub static OPERATIONS: HashMap<OperationKey, [u8; NAME_BYTES]> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
