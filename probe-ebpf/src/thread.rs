@@ -9,6 +9,7 @@
 
 use crate::cause::{self, Parts};
 use crate::history::{History, Reading};
+use crate::safepoint::Totals;
 
 /// What a thread does in its open segment: values of [`Thread::state`].
 pub mod state {
@@ -68,6 +69,14 @@ pub struct Overlay {
     pub throttled_ns: u64,
     /// Taken by interrupts: of the CPU.
     pub irq_ns: u64,
+}
+
+impl Overlay {
+    /// The process's stops.
+    #[inline(always)]
+    fn safepoints(&self) -> Totals {
+        Totals { gc_ns: self.gc_ns, other_ns: self.safepoint_ns }
+    }
 }
 
 /// The wake that ends a sleep, and what the waker did meanwhile.
@@ -360,8 +369,9 @@ impl Thread {
             return cause::ON_CPU;
         }
         let end = if seen { &self.woken.overlay } else { overlay };
-        let gc = less(end.gc_ns, self.overlay.gc_ns, elapsed);
-        let safepoint = less(end.safepoint_ns, self.overlay.safepoint_ns, elapsed - gc);
+        let held = end.safepoints().since(&self.overlay.safepoints());
+        let gc = held.gc_ns.min(elapsed);
+        let safepoint = held.other_ns.min(elapsed - gc);
         let rest = elapsed - gc - safepoint;
         let rest_cause = if seen && self.woken.by != by::NOBODY { cause::LOCK } else { cause::SLEEP };
         self.charge(cause::GC, gc);

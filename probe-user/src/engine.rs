@@ -167,7 +167,8 @@ impl Engine {
             }
         }
         let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
-        let jvm = self.watched.get(&server.tgid).map_or(0, |process| process.jvm);
+        // Before it is watched: a thread learns its JVM's clock when it gets its own.
+        let jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, server.tgid)?;
         let mut watched = Process { own_quorum_port, jvm, ..Process::default() };
         self.kernel.watch(server.tgid.0, Some(watched))?;
         if self.are_drained(server.tgid) {

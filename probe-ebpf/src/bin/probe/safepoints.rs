@@ -13,7 +13,6 @@ use crate::{atomic, maps};
 
 /// How long the threads of the JVM `jvm` (an index plus one, as in [`probe_ebpf::abi::Process`]) were held
 /// up to `now`.
-#[allow(dead_code)] // for the scheduler's hooks, which charge stops to the threads that they hold
 #[inline(always)]
 pub fn totals(jvm: u32, now: u64) -> Totals {
     let Some(clock) = maps::JVMS.get_ptr(jvm.wrapping_sub(1)) else {
@@ -45,10 +44,17 @@ pub fn clock_of(task: Task) -> Option<*mut SafepointClock> {
     if !task.is_watched() {
         return None;
     }
-    let process = maps::PROCESSES.get_ptr(task.tgid)?;
-    // SAFETY: a live map value; user space writes the field once, before there is a stop.
-    let jvm = unsafe { (*process).jvm };
-    maps::JVMS.get_ptr_mut(jvm.wrapping_sub(1))
+    maps::JVMS.get_ptr_mut(jvm_of(task.tgid).wrapping_sub(1))
+}
+
+/// The index of a watched process's clock plus one; 0 when it has none.
+#[inline(always)]
+pub fn jvm_of(tgid: u32) -> u32 {
+    match maps::PROCESSES.get_ptr(tgid) {
+        // SAFETY: a live map value; user space writes the field once, before the process is watched.
+        Some(process) => unsafe { (*process).jvm },
+        None => 0,
+    }
 }
 
 /// Moves a clock so that readers notice.

@@ -8,7 +8,7 @@ use probe_ebpf::thread::{Overlay, Thread};
 
 use crate::emit::count;
 use crate::kernel::{Task, TaskStruct, bit, offset, read_kernel};
-use crate::{atomic, maps};
+use crate::{atomic, maps, safepoints};
 
 /// Levels of control groups whose quota is looked at.
 const LEVELS: u32 = 5;
@@ -53,7 +53,10 @@ fn begin(task: Task, now: u64) -> Option<*mut Thread> {
     };
     let thread = maps::THREADS.get_ptr_mut(slot)?;
     // SAFETY: the slot was free, so this CPU alone has it until it is entered below.
-    unsafe { (*thread).begin(slot, task.tid, task.tgid, now, true) };
+    unsafe {
+        (*thread).begin(slot, task.tid, task.tgid, now, true);
+        (*thread).jvm = safepoints::jvm_of(task.tgid);
+    }
     if maps::TIDS.insert(task.tid, slot, BPF_NOEXIST).is_err() {
         let _ = maps::FREE_THREADS.push(slot, 0);
         return find(task.tid);
@@ -108,7 +111,14 @@ pub fn irq_ns() -> u64 {
 
 /// Adds the safepoints of the thread's process to `overlay`.
 #[inline(always)]
-pub fn add_safepoints(_jvm: u32, _now: u64, _overlay: &mut Overlay) {}
+pub fn add_safepoints(jvm: u32, now: u64, overlay: &mut Overlay) {
+    if jvm == 0 {
+        return;
+    }
+    let held = safepoints::totals(jvm, now);
+    overlay.gc_ns = held.gc_ns;
+    overlay.safepoint_ns = held.other_ns;
+}
 
 /// How long the control groups of `task` were without quota so far, ns. Summed over the levels that have one;
 /// the sum grows for the time of any CPU, which is why it is only ever used as a bound.
