@@ -5,7 +5,8 @@
 //! Deliberately absent: what a stop is, which the library half knows.
 
 use probe_ebpf::abi::{SAFEPOINT_RECORD_NS, SafepointRecord, kind};
-use probe_ebpf::safepoint::{SafepointClock, Stop, Stopped, Totals, stop};
+use probe_ebpf::safepoint::{SafepointClock, Stop, Stopped, Totals, rung, stop};
+use probe_ebpf::thread::Thread;
 
 use crate::emit::emit;
 use crate::kernel::Task;
@@ -36,6 +37,24 @@ pub fn totals(jvm: u32, now: u64) -> Totals {
         }
     }
     seen.at(now)
+}
+
+/// The JVM's own thread ends a sleep: where no begin and no end of a stop can be seen, the sleep was one, of
+/// the kind that user space presumes.
+#[inline(always)]
+pub fn presume(thread: &mut Thread, now: u64) {
+    let index = thread.jvm.wrapping_sub(1);
+    let Some(clock) = maps::JVMS.get_ptr(index) else { return };
+    // SAFETY: a live map value; user space writes the field once, before the process is watched.
+    if unsafe { (*clock).rung } < rung::HSPERFDATA {
+        return;
+    }
+    let ns = now.saturating_sub(thread.since);
+    if maps::JVM_KINDS.get(index).is_some_and(|kind| *kind == stop::GC) {
+        thread.woken.overlay.gc_ns = thread.overlay.gc_ns + ns;
+    } else {
+        thread.woken.overlay.safepoint_ns = thread.overlay.safepoint_ns + ns;
+    }
 }
 
 /// The clock of a watched task's JVM.

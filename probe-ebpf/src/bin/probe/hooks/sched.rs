@@ -12,8 +12,8 @@ use probe_ebpf::thread::{Overlay, Segment, Thread, by, state};
 use crate::charge;
 use crate::emit::{lost, submit};
 use crate::kernel::{SystemCall, Task, TaskStruct, offset};
-use crate::maps;
 use crate::threads::{self, is_tracked, now};
+use crate::{maps, safepoints};
 
 // include/linux/sched.h; the values of a task's state at a switch.
 const TASK_INTERRUPTIBLE: u32 = 0x1;
@@ -206,6 +206,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.woken.comm = TaskStruct::current().comm();
     if thread.woken.comm[..8] == *b"VM Threa" {
         thread.woken.by = by::VM;
+        safepoints::presume(thread, now);
         return;
     }
     let Some(hand) = threads::current(waker, now) else { return };
