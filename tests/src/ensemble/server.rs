@@ -46,6 +46,7 @@ pub struct Server {
     /// Every pid that it has had.
     pub(super) pids: Vec<u32>,
     directory: PathBuf,
+    java: PathBuf,
     jvm: Vec<String>,
     environment: Vec<(String, String)>,
     process: Option<Process>,
@@ -70,6 +71,7 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
             config: directory.join("zoo.cfg"),
             data: directory.join("data"),
             pids: Vec::new(),
+            java: spec.java.clone(),
             jvm: jvm_options(spec, member.sid, &directory),
             environment: spec.environment.clone(),
             directory,
@@ -168,7 +170,7 @@ impl Server {
             bail!("server {} runs already", self.sid);
         }
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = Command::new("java");
+        let mut command = Command::new(&self.java);
         command
             .args(&self.jvm)
             .arg("-cp")

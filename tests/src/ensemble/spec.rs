@@ -29,6 +29,7 @@ pub struct Spec {
     pub(super) servers: Vec<Member>,
     pub(super) network: Network,
     pub(super) settings: Vec<(String, String)>,
+    pub(super) java: PathBuf,
     pub(super) jvm: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) own_settings: Vec<(u64, String, String)>,
@@ -45,6 +46,7 @@ impl Spec {
             servers: (1..=count).map(|sid| Member { sid, observer: false }).collect(),
             network: Network::Loopback,
             settings: Vec::new(),
+            java: PathBuf::from("java"),
             jvm: Vec::new(),
             environment: Vec::new(),
             own_settings: Vec::new(),
@@ -88,6 +90,12 @@ impl Spec {
     /// The same in the zoo.cfg of one server only.
     pub fn with_setting_for(mut self, sid: u64, name: &str, value: &str) -> Self {
         self.own_settings.push((sid, name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another JVM than the host's default.
+    pub fn with_java(mut self, java: &Path) -> Self {
+        java.clone_into(&mut self.java);
         self
     }
 

@@ -16,6 +16,8 @@ pub enum Record {
     Heartbeat(serde_json::Value),
     /// A server or a link came, went or changed.
     Transition(serde_json::Value),
+    /// A JVM stood still.
+    Safepoint(Safepoint),
     /// Records that could not be emitted.
     Lost(Lost),
     /// The last line.
@@ -85,6 +87,25 @@ pub struct Stages {
     /// From the flush to the ACK.
     #[serde(default)]
     pub send: Option<u64>,
+}
+
+/// One stop of a JVM.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Safepoint {
+    /// Its end, on the monotonic clock.
+    pub mono_ns: u64,
+    /// The process.
+    pub pid: u32,
+    /// The server.
+    pub sid: Option<u64>,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// Whether it was for garbage collection.
+    pub gc: bool,
+    /// What for, as the JVM calls it.
+    pub operation: Option<String>,
+    /// How it was seen.
+    pub rung: String,
 }
 
 /// Records that could not be emitted.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::record::{Proposal, Record, Summary};
+use super::record::{Proposal, Record, Safepoint, Summary};
 use crate::process::Process;
 
 /// How long the probe may take to be ready.
@@ -157,6 +157,7 @@ impl Outcome {
                     proposal.check()?;
                     trace.proposals.push(proposal);
                 }
+                Record::Safepoint(safepoint) => trace.safepoints.push(safepoint),
                 Record::Lost(_) => trace.lost.push(line.to_owned()),
                 Record::Transition(value) => trace.transitions.push(value),
                 Record::Summary(summary) => {
@@ -175,6 +176,8 @@ impl Outcome {
 pub struct Trace {
     /// The proposals, in the order of the lines.
     pub proposals: Vec<Proposal>,
+    /// The stops of JVMs, in the order of the lines.
+    pub safepoints: Vec<Safepoint>,
     /// Lines that tell of losses.
     pub lost: Vec<String>,
     /// Servers and links that came, went or changed.
