@@ -4,11 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use termite_probe_tests::ensemble::{Ensemble, PATIENCE, Spec};
+use termite_probe_tests::load::Plan;
 use termite_probe_tests::poll;
-use termite_probe_tests::probe::{Run, Safepoint};
+use termite_probe_tests::probe::{Proposal, Run, Safepoint, Vantage};
+use termite_probe_tests::scene::load;
 
 /// How far a stop's length may be from the JVM's own figure. Found by hand: within 0.05 ms.
 const LENGTH_NS: u64 = 1_000_000;
@@ -43,6 +46,82 @@ fn stops_of_temurin_are_those_of_its_log() -> Result<()> {
     println!("Temurin at {}", home.display());
     for collector in ["G1", "Z"] {
         check_jdk(&home, collector)?;
+    }
+    Ok(())
+}
+
+/// Collections that each rung is shown.
+const COLLECTIONS: usize = 8;
+/// So many of them must have held up a proposal for this long, beside its flush and waits for a CPU.
+const HELD: (usize, u64) = (3, 2_000_000);
+
+#[test]
+fn every_rung_charges_collections_to_the_followers_delays() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let logs = place.path().join("%p.log");
+    let spec = Spec::voters(3)
+        .with_jvm_option("-XX:+UseSerialGC")
+        .with_jvm_option(&format!("-Xlog:safepoint:file={}:timenanos", logs.display()));
+    let ensemble = Ensemble::start(&spec)?;
+    let victim = *ensemble.followers()?.first().context("no follower")?;
+    let pid = ensemble.pid(victim)?;
+    let log = place.path().join(format!("{pid}.log"));
+    for rung in ["usdt", "symbols", "hsperfdata", "scheduler"] {
+        let probe = Run::trace(&["--safepoints", rung])?;
+        let from = logged(&log)?.len();
+        let load = load(&ensemble, Plan::steady(400, Duration::from_secs(600)))?;
+        for _ in 0..COLLECTIONS {
+            std::thread::sleep(Duration::from_millis(250));
+            jcmd(&pid.to_string(), &["GC.run"])?;
+        }
+        load.stop()?;
+        ensemble.settled_zxid()?;
+        let trace = probe.interrupt()?.trace()?;
+        let own: Vec<_> =
+            trace.proposals.iter().filter(|p| p.pid == pid && p.vantage == Vantage::Follower).collect();
+        let stops = logged(&log)?;
+        let collections = stops[from..].iter().filter(|stop| stop.operation == "GenCollectFull");
+        let held: Vec<Held> = collections.filter_map(|stop| held(stop, &own)).collect();
+        println!("{rung}: {held:?}");
+        check_held(rung, &held)?;
+    }
+    Ok(())
+}
+
+/// A proposal that a collection held up.
+#[derive(Debug)]
+struct Held {
+    /// Part of the delay within the collection, at least, that was no flush, no wait for a CPU and no work.
+    ns: u64,
+    /// Charged to collections.
+    gc_ns: u64,
+    /// Charged to other stops.
+    safepoint_ns: u64,
+}
+
+/// The proposal that a collection held up most, if it held up any.
+fn held(stop: &Logged, proposals: &[&Proposal]) -> Option<Held> {
+    let of = |p: &&Proposal| {
+        let charged = |cause: &str| p.causes_ns.get(cause).copied().unwrap_or(0);
+        let (from, to) = (stop.at_ns - stop.total_ns, stop.at_ns);
+        let overlap = p.mono_ns.min(to).saturating_sub((p.mono_ns - p.delay_ns).max(from));
+        let ns = overlap.saturating_sub(charged("fsync") + charged("run_queue") + charged("on_cpu"));
+        Held { ns, gc_ns: charged("gc"), safepoint_ns: charged("safepoint") }
+    };
+    proposals.iter().map(of).max_by_key(|held| held.ns).filter(|held| held.ns >= HELD.1)
+}
+
+/// All but one of them are charged to a stop; of the right kind, as far as the rung can tell.
+fn check_held(rung: &str, held: &[Held]) -> Result<()> {
+    ensure!(held.len() >= HELD.0, "only {} collections held up a proposal", held.len());
+    let charged = held.iter().filter(|h| h.gc_ns + h.safepoint_ns > h.ns / 2).count();
+    ensure!(charged + 1 >= held.len(), "by {rung} only {charged} of {} are charged", held.len());
+    let of_kind = held.iter().filter(|h| h.gc_ns > h.safepoint_ns).count();
+    match rung {
+        "scheduler" => ensure!(of_kind == 0, "what a stop is for cannot be known"),
+        // It presumes that a stop is for what the one before was for, and jcmd makes others in between.
+        "hsperfdata" => ensure!(of_kind >= 1, "no collection is taken for one"),
+        _ => ensure!(of_kind >= charged, "by {rung} only {of_kind} of {charged} are taken for collections"),
     }
     Ok(())
 }
@@ -84,10 +163,15 @@ fn provoke(pid: &str, place: &Path) -> Result<()> {
     for command in
         [&["GC.run"][..], &["Thread.print"], &["GC.class_histogram"], &["GC.run"], &["GC.heap_dump", dump]]
     {
-        let output = Command::new("jcmd").arg(pid).args(command).output().context("jcmd: install a JDK")?;
-        ensure!(output.status.success(), "jcmd {command:?}: {}", String::from_utf8_lossy(&output.stdout));
+        jcmd(pid, command)?;
     }
     fs::remove_file(dump)?;
+    Ok(())
+}
+
+fn jcmd(pid: &str, command: &[&str]) -> Result<()> {
+    let output = Command::new("jcmd").arg(pid).args(command).output().context("jcmd: install a JDK")?;
+    ensure!(output.status.success(), "jcmd {command:?}: {}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 
