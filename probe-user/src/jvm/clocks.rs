@@ -17,7 +17,7 @@ use aya::maps::{Array, HashMap as Map, MapData, MapError};
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use probe_ebpf::abi::{JVM_LIMIT, OperationKey};
-use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
+use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock, stop};
 
 use super::hsperfdata::{self, Counters};
 use super::image::Image;
@@ -127,9 +127,10 @@ impl Jvms {
         let (sight, needs_counters) = self.climb(ebpf, tgid, &process, &mapping, &counters);
         let rung = sight.rung.map_or(0, Rung::index);
         self.clocks.set(index, Plain(SafepointClock { tgid: tgid.0, rung, ..SafepointClock::ZERO }), 0)?;
-        self.kinds.set(index, 0, 0)?;
         let seen = sight.rung.is_some();
         let counters = counters.ok().filter(|_| needs_counters);
+        let kind = counters.as_ref().map_or(stop::UNKNOWN, |(_, counters)| counters.usual_kind());
+        self.kinds.set(index, kind, 0)?;
         self.jvms.insert(tgid, Jvm { index, library: mapping.id(), sight, counters });
         Ok(if seen { index + 1 } else { 0 })
     }

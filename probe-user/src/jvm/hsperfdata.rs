@@ -71,6 +71,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 impl Counters {
+    /// What most stops of the JVM's life were for.
+    pub(super) fn usual_kind(&self) -> u32 {
+        if self.collections >= self.safepoints.div_ceil(2) { stop::GC } else { stop::OTHER }
+    }
+
     /// What the stops between an earlier reading and this one were for; `None` when there was none. When
     /// there were several, one collection makes all of them collections: the counters do not tell more.
     pub(super) fn kind_since(&self, before: &Self) -> Option<u32> {
@@ -138,6 +143,7 @@ mod tests {
         assert_eq!(at(5, 2).kind_since(&at(5, 2)), None);
         assert_eq!(at(6, 2).kind_since(&at(5, 2)), Some(stop::OTHER));
         assert_eq!(at(6, 3).kind_since(&at(5, 2)), Some(stop::GC));
+        assert_eq!((at(5, 3).usual_kind(), at(5, 2).usual_kind()), (stop::GC, stop::OTHER));
     }
 
     proptest! {
