@@ -42,7 +42,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     if let Some(kernel) = &mut attached {
         for (server, line) in scan.servers.iter().zip(&mut servers) {
             kernel.jvms.adopt(&mut kernel.ebpf, server.tgid)?;
-            line.safepoints = Some(kernel.jvms.sight(server.tgid).cloned().unwrap_or_default().describe());
+            line.safepoints = Some(kernel.jvms.explain(server.tgid).describe());
         }
     }
     let report = DoctorReport { facts, plan, hooks, missing, servers };

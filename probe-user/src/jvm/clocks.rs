@@ -124,7 +124,8 @@ impl Jvms {
             return Ok(0);
         };
         let counters = counters_of(&process, &maps);
-        let (sight, needs_counters) = self.climb(ebpf, tgid, &process, &mapping, &counters);
+        let (mut sight, needs_counters) = self.climb(ebpf, tgid, &process, &mapping, &counters);
+        sight.version = counters.as_ref().ok().and_then(|(_, counters)| counters.version.clone());
         let rung = sight.rung.map_or(0, Rung::index);
         self.clocks.set(index, Plain(SafepointClock { tgid: tgid.0, rung, ..SafepointClock::ZERO }), 0)?;
         let seen = sight.rung.is_some();
@@ -148,7 +149,7 @@ impl Jvms {
         if let Some(library) = self.libraries.get_mut(&mapping.id()) {
             library.users.insert(tgid);
             let (rung, reasons) = (Some(library.rung), library.reasons.clone());
-            return (Sight { rung, libjvm, reasons }, false);
+            return (Sight { rung, libjvm, reasons, ..Sight::default() }, false);
         }
         let (file, offers) = offers(process, mapping, counters);
         let mut reasons = Vec::new();
@@ -169,13 +170,18 @@ impl Jvms {
                         _links: links,
                     };
                     self.libraries.insert(mapping.id(), library);
-                    return (Sight { rung: Some(rung), libjvm, reasons }, false);
+                    return (Sight { rung: Some(rung), libjvm, reasons, ..Sight::default() }, false);
                 }
-                Ok(None) => return (Sight { rung: Some(rung), libjvm, reasons }, rung == Rung::Hsperfdata),
+                Ok(None) => {
+                    return (
+                        Sight { rung: Some(rung), libjvm, reasons, ..Sight::default() },
+                        rung == Rung::Hsperfdata,
+                    );
+                }
                 Err(reason) => reasons.push(format!("not by {}: {reason}", rung.name())),
             }
         }
-        (Sight { rung: None, libjvm, reasons }, false)
+        (Sight { rung: None, libjvm, reasons, ..Sight::default() }, false)
     }
 
     /// Attaches to the places of a libjvm. What was attached before one of them failed is detached.
@@ -241,6 +247,18 @@ impl Jvms {
             }
         }
         clock
+    }
+
+    /// How the stops of a process are seen, or why they are not.
+    pub(crate) fn explain(&self, tgid: Tgid) -> Sight {
+        if let Some(sight) = self.sight(tgid) {
+            return sight.clone();
+        }
+        match File::open(format!("/proc/{tgid}/maps")) {
+            Err(error) => Sight::none(&format!("cannot read its mappings: {error}; CAP_SYS_PTRACE helps")),
+            Ok(_) if self.free.is_empty() => Sight::none(&format!("more than {JVM_LIMIT} JVMs")),
+            Ok(_) => Sight::none("it has mapped no libjvm"),
+        }
     }
 
     /// How the stops of a process are seen; `None` when it has no clock.

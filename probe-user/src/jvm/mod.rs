@@ -63,13 +63,20 @@ pub(crate) fn rung_name(index: u32) -> &'static str {
 pub(crate) struct Sight {
     /// The rung; `None` when no rung works or when it is no JVM.
     pub(crate) rung: Option<Rung>,
-    /// The libjvm; empty when it is no JVM.
+    /// The libjvm; empty when none was found.
     pub(crate) libjvm: String,
+    /// What the JVM calls its version, when its counters can be read.
+    pub(crate) version: Option<String>,
     /// Why no better rung.
     pub(crate) reasons: Vec<String>,
 }
 
 impl Sight {
+    /// Of a process without a clock.
+    fn none(reason: &str) -> Self {
+        Self { reasons: vec![reason.to_owned()], ..Self::default() }
+    }
+
     /// The rung's name.
     pub(crate) fn name(&self) -> &'static str {
         self.rung.map_or("none", Rung::name)
@@ -77,12 +84,10 @@ impl Sight {
 
     /// One line.
     pub(crate) fn describe(&self) -> String {
-        if self.libjvm.is_empty() {
-            return "gc and safepoints: no JVM, it has none".into();
-        }
         let mut text = match self.rung {
             Some(rung @ (Rung::Usdt | Rung::Symbols)) => {
-                format!("gc and safepoints by {} of {}", rung.name(), self.libjvm)
+                let version = self.version.as_ref().map_or_else(String::new, |v| format!(" ({v})"));
+                format!("gc and safepoints by {} of {}{version}", rung.name(), self.libjvm)
             }
             Some(rung) => format!("gc and safepoints by {}", rung.name()),
             None => "gc and safepoints: not seen".into(),
@@ -179,14 +184,15 @@ mod tests {
         let mut sight = Sight {
             rung: Some(Rung::Symbols),
             libjvm: "/jdk/libjvm.so".into(),
+            version: Some("17.0.15+6".into()),
             reasons: vec!["libjvm has no USDT notes".into()],
         };
         assert_eq!(
             sight.describe(),
-            "gc and safepoints by symbols of /jdk/libjvm.so; libjvm has no USDT notes"
+            "gc and safepoints by symbols of /jdk/libjvm.so (17.0.15+6); libjvm has no USDT notes"
         );
         sight.rung = Some(Rung::Scheduler);
         assert!(sight.describe().starts_with("gc and safepoints by scheduler; "));
-        assert!(Sight::default().describe().contains("no JVM"));
+        assert_eq!(Sight::none("it is no JVM").describe(), "gc and safepoints: not seen; it is no JVM");
     }
 }
