@@ -53,6 +53,7 @@ fn linux_6_18_has_every_variant() {
          arrival: arrival_tp arrival_fentry\n\
          close: close_tp\n\
          thread: thread_tp\n\
+         sched: sched_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&linux_6_18()), Ok(()));
@@ -68,6 +69,7 @@ fn debian_6_12_hands_over_by_fentry() {
          arrival: arrival_tp arrival_fentry\n\
          close: close_tp\n\
          thread: thread_tp\n\
+         sched: sched_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_12()), Ok(()));
@@ -83,6 +85,7 @@ fn debian_6_1_uses_functions_only() {
          arrival: arrival_fentry | arrival_tp: this kernel has no tracepoint sk_data_ready\n\
          close: close_tp\n\
          thread: thread_tp\n\
+         sched: sched_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_1()), Ok(()));

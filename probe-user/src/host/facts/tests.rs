@@ -47,6 +47,9 @@ pub(crate) fn linux_6_18() -> HostFacts {
         types: shape(
             &[
                 ("inet_sock_set_state", 3),
+                ("sched_process_exit", 2),
+                ("sched_switch", 4),
+                ("sched_waking", 1),
                 ("sk_data_ready", 1),
                 ("sock_recv_length", 3),
                 ("sock_send_length", 3),
@@ -76,6 +79,9 @@ pub(crate) fn debian_6_12() -> HostFacts {
         types: shape(
             &[
                 ("inet_sock_set_state", 3),
+                ("sched_process_exit", 2),
+                ("sched_switch", 4),
+                ("sched_waking", 1),
                 ("sk_data_ready", 1),
                 ("sock_recv_length", 3),
                 ("sock_send_length", 3),
@@ -94,7 +100,16 @@ pub(crate) fn debian_6_12() -> HostFacts {
 pub(crate) fn debian_6_1() -> HostFacts {
     HostFacts {
         kernel: Fact::Known("6.1.0-39-amd64".into()),
-        types: shape(&[("inet_sock_set_state", 3), ("task_rename", 2)], &functions(5)),
+        types: shape(
+            &[
+                ("inet_sock_set_state", 3),
+                ("sched_process_exit", 1),
+                ("sched_switch", 4),
+                ("sched_waking", 1),
+                ("task_rename", 2),
+            ],
+            &functions(5),
+        ),
         ..debian_6_12()
     }
 }
@@ -192,7 +207,7 @@ fn facts_are_read_below_the_root() {
     assert_eq!(shape.functions["tcp_recvmsg"], Some(5));
     assert_eq!(shape.functions["tcp_sendmsg"], None);
     assert_eq!(shape.tracepoints["task_rename"], Some(2));
-    assert_eq!(shape.lost_fields.len(), super::offsets::FIELD_COUNT);
+    assert_eq!(shape.lost_fields.len(), super::offsets::REQUIRED_COUNT);
     assert_eq!(facts.offsets(), None);
 }
 
