@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod history;
 pub mod link;
 pub mod overtaken;
+pub mod ports;
 pub mod safepoint;
 pub mod thread;
 pub mod usdt;

@@ -5,6 +5,8 @@
 //! `Kernel` is dropped, nothing of it stays in the kernel. Deliberately absent: deciding which programs
 //! fit this host (the plan), and what the numbers mean.
 
+mod ports;
+
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
@@ -14,6 +16,7 @@ use probe_ebpf::link::Link;
 use probe_ebpf::safepoint::SafepointClock;
 use probe_ebpf::thread::Thread;
 
+use self::ports::Ports;
 use crate::jvm::{Jvms, Rung};
 use crate::model::HookReport;
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
@@ -132,7 +135,7 @@ pub(crate) struct Kernel {
     /// One for each job.
     pub(crate) hooks: Vec<HookReport>,
     watched: Array<MapData, u64>,
-    ports: Array<MapData, u64>,
+    ports: Ports,
     processes: HashMap<MapData, u32, Plain<Process>>,
     links: Array<MapData, Plain<Link>>,
     free_slots: Stack<MapData, u32>,
@@ -190,7 +193,7 @@ impl Kernel {
         let mut kernel = Self {
             hooks,
             watched: take(&mut ebpf, "WATCHED")?,
-            ports: take(&mut ebpf, "PORTS")?,
+            ports: Ports::take(&mut ebpf, offsets)?,
             processes: take(&mut ebpf, "PROCESSES")?,
             links: take(&mut ebpf, "LINKS")?,
             free_slots: take(&mut ebpf, "FREE_SLOTS")?,
@@ -239,7 +242,7 @@ impl Kernel {
 
     /// Marks a port as a quorum port, or no more.
     pub(crate) fn set_port(&mut self, port: u16, on: bool) -> Result<(), KernelError> {
-        set_bit(&mut self.ports, "PORTS", port.into(), on)
+        self.ports.set(port, on)
     }
 
     /// The link in a slot; `None` when the slot is free.

@@ -6,12 +6,26 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf, Stack};
 use probe_ebpf::abi::{Flush, JVM_LIMIT, OperationKey, PID_LIMIT, Process, SocketTag, counter};
 use probe_ebpf::link::{Link, Rings};
+use probe_ebpf::ports::PortFilter;
 use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
 use probe_ebpf::thread::Thread;
 
 /// One bit a process id: is it watched? An array, so that the lookup is inlined and a miss costs two loads.
 #[map]
 pub static WATCHED: Array<u64> = Array::with_max_entries(PID_LIMIT / 64, 0);
+
+/// In front of [`PORTS`]: global data, which is read without a lookup. The loader makes a map of one value
+/// of the section.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.ports")]
+static PORT_FILTER: PortFilter = PortFilter::NONE;
+
+/// What sockets are passed over.
+#[inline(always)]
+pub fn port_filter() -> PortFilter {
+    // SAFETY: a static of this object; user space changes it at any time, in one word.
+    unsafe { (&raw const PORT_FILTER).read_volatile() }
+}
 
 /// One bit a port: is it a quorum port of a watched server?
 #[map]

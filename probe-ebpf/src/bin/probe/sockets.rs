@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_
 use core::ffi::c_void;
 use probe_ebpf::abi::{Process, SocketTag, TransitionRecord, change, counter, kind, side};
 use probe_ebpf::link::{Link, Rings};
+use probe_ebpf::ports::PAIR_OFFSET;
 use probe_ebpf::zab::Direction;
 
 use crate::emit::{count, emit};
@@ -58,12 +59,18 @@ pub fn find(sk: Sock) -> Option<LinkRef> {
     if same { Some(LinkRef { slot, link }) } else { None }
 }
 
-/// A socket that may have a link. What every other socket of the host pays at a hook is this look: two
-/// loads and two bits, and no call of a helper.
+/// Is it sure that a socket has no link? What every socket of the host pays at a hook is this look: two
+/// loads, no call and no stack.
+#[inline(always)]
+pub fn is_passed_over(sk: Sock) -> bool {
+    maps::port_filter().turns_away(sk.load(PAIR_OFFSET))
+}
+
+/// A socket that may have a link.
 #[derive(Clone, Copy)]
 pub struct Candidate {
     /// The socket.
-    pub sk: Sock,
+    sk: Sock,
     local: u16,
     remote: u16,
     on_quorum_port: bool,

@@ -7,23 +7,30 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use core::ffi::c_void;
 
 use crate::kernel::{Sock, offset};
-use crate::sockets::{Candidate, rings};
+use crate::sockets::{Candidate, is_passed_over, rings};
 
 /// `void sk_data_ready(const struct sock *sk)`
 #[btf_tracepoint(function = "sk_data_ready")]
 fn arrival_tp(ctx: BtfTracePointContext) -> i32 {
-    arrived(Sock(ctx.arg(0)));
+    let sk = Sock(ctx.arg(0));
+    if !is_passed_over(sk) {
+        arrived(sk);
+    }
     0
 }
 
 /// `void sock_def_readable(struct sock *sk)`
 #[fentry(function = "sock_def_readable")]
 fn arrival_fentry(ctx: FEntryContext) -> i32 {
-    arrived(Sock(ctx.arg::<*const c_void>(0)));
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if !is_passed_over(sk) {
+        arrived(sk);
+    }
     0
 }
 
-#[inline(always)]
+/// Out of line, so that what the other sockets of the host pass through stays small.
+#[inline(never)]
 fn arrived(sk: Sock) {
     // The first bytes after the probe came may be a proposal: their link is opened here, not at the read.
     let Some(at) = Candidate::of(sk).and_then(|candidate| candidate.link(None)) else { return };

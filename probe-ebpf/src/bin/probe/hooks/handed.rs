@@ -7,24 +7,31 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use core::ffi::c_void;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::sockets::Candidate;
+use crate::sockets::{Candidate, is_passed_over};
 
 /// `void tcp_sendmsg_locked(const struct sock *sk, const struct msghdr *msg, const struct sk_buff *skb,
 /// int size_goal)`, once for each turn of the copy loop
 #[btf_tracepoint(function = "tcp_sendmsg_locked")]
 fn handed_tp(ctx: BtfTracePointContext) -> i32 {
-    handed(Sock(ctx.arg(0)));
+    let sk = Sock(ctx.arg(0));
+    if !is_passed_over(sk) {
+        handed(sk);
+    }
     0
 }
 
 /// `int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)`
 #[fentry(function = "tcp_sendmsg_locked")]
 fn handed_fentry(ctx: FEntryContext) -> i32 {
-    handed(Sock(ctx.arg::<*const c_void>(0)));
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if !is_passed_over(sk) {
+        handed(sk);
+    }
     0
 }
 
-#[inline(always)]
+/// Out of line, so that what the other sockets of the host pass through stays small.
+#[inline(never)]
 fn handed(sk: Sock) {
     let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::sockets::Candidate;
+use crate::sockets::{Candidate, is_passed_over};
 use crate::stream::{Span, frame_call};
 
 /// include/linux/socket.h
@@ -17,7 +17,11 @@ const MSG_PEEK: i32 = 2;
 /// `void sock_recv_length(struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_recv_length")]
 fn receive_tp(ctx: BtfTracePointContext) -> i32 {
-    received(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    let sk = Sock(ctx.arg(0));
+    if is_passed_over(sk) {
+        return 0;
+    }
+    received(sk, ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -25,7 +29,11 @@ fn receive_tp(ctx: BtfTracePointContext) -> i32 {
 /// last argument went away after 6.12, so the kernel is asked for the return value.
 #[fexit(function = "tcp_recvmsg")]
 fn receive_fexit(ctx: FExitContext) -> i32 {
-    received(Sock(ctx.arg::<*const c_void>(0)), return_value(&ctx), ctx.arg(3));
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if is_passed_over(sk) {
+        return 0;
+    }
+    received(sk, return_value(&ctx), ctx.arg(3));
     0
 }
 
@@ -39,20 +47,15 @@ fn return_value(ctx: &FExitContext) -> i32 {
     value as i32
 }
 
-#[inline(always)]
+/// Out of line, so that what every other receive call of the host passes through stays small.
+#[inline(never)]
 fn received(sk: Sock, ret: i32, flags: i32) {
     let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    received_watched(candidate, task, ret as u32);
-}
-
-/// Out of line, so that what every other receive call of the host passes through stays small.
-#[inline(never)]
-fn received_watched(candidate: Candidate, task: Task, bytes: u32) {
-    let sk = candidate.sk;
+    let bytes = ret as u32;
     let Some(link) = candidate.link(Some(task)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let copied: u32 = tcp.load(offset!(tcp_copied_seq));

@@ -7,37 +7,40 @@ use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
 use crate::maps;
-use crate::sockets::Candidate;
+use crate::sockets::{Candidate, is_passed_over};
 use crate::stream::{Span, frame_call};
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_send_length")]
 fn send_tp(ctx: BtfTracePointContext) -> i32 {
-    sent(Sock(ctx.arg(0)), ctx.arg(1));
+    let sk = Sock(ctx.arg(0));
+    if is_passed_over(sk) {
+        return 0;
+    }
+    sent(sk, ctx.arg(1));
     0
 }
 
 /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
 #[fexit(function = "tcp_sendmsg")]
 fn send_fexit(ctx: FExitContext) -> i32 {
-    sent(Sock(ctx.arg::<*const c_void>(0)), ctx.arg(3));
+    let sk = Sock(ctx.arg::<*const c_void>(0));
+    if is_passed_over(sk) {
+        return 0;
+    }
+    sent(sk, ctx.arg(3));
     0
 }
 
-#[inline(always)]
+/// Out of line, so that what every other send call of the host passes through stays small.
+#[inline(never)]
 fn sent(sk: Sock, ret: i32) {
     let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 {
         return;
     }
-    sent_watched(candidate, task, ret as u32);
-}
-
-/// Out of line, so that what every other send call of the host passes through stays small.
-#[inline(never)]
-fn sent_watched(candidate: Candidate, task: Task, bytes: u32) {
-    let sk = candidate.sk;
+    let bytes = ret as u32;
     let Some(link) = candidate.link(Some(task)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
