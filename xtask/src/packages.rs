@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Test,
     /// Building and running the container image, which a test does.
     Deploy,
+    /// What `bench` compares with. It does without, and counts what it could not compare.
+    Bench,
 }
 
 /// How to see that a package, or its equal, is there.
@@ -103,4 +105,6 @@ pub(crate) static PACKAGES: &[Package] = &[
     program("buildah", Purpose::Deploy, "builds the image", &["buildah"]),
     program("podman", Purpose::Deploy, "runs the image", &["podman"]),
     program("runc", Purpose::Deploy, "the runtime that podman is told to use", &["runc"]),
+    program("bpftrace", Purpose::Bench, "for `bench` only: runs the script that the scheduler hooks are compared with",
+        &["bpftrace"]),
 ];

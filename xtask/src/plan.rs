@@ -28,6 +28,8 @@ pub(crate) enum Scope {
     /// That, and what checking the sources needs.
     Check,
     /// That, and what the real tests need.
+    Test,
+    /// That, and what the bench compares with.
     All,
 }
 
@@ -129,7 +131,8 @@ fn packages(host: &Host, scope: Scope) -> Option<Step> {
         .filter(|package| match package.purpose {
             Purpose::Linker => !has_linker,
             Purpose::Build => true,
-            Purpose::Test | Purpose::Deploy => scope == Scope::All,
+            Purpose::Test | Purpose::Deploy => matches!(scope, Scope::Test | Scope::All),
+            Purpose::Bench => scope == Scope::All,
         })
         .collect();
     if wanted.is_empty() {

@@ -81,6 +81,14 @@ fn testing_leaves_services_out() {
 }
 
 #[test]
+fn testing_does_without_what_the_bench_compares_with() {
+    let steps = plan(&fresh(), Scope::Test).expect("a plan");
+    assert!(!steps[0].what.contains("bpftrace"), "{}", steps[0].what);
+    let steps = plan(&fresh(), Scope::All).expect("a plan");
+    assert!(steps[0].what.contains("bpftrace"), "{}", steps[0].what);
+}
+
+#[test]
 fn an_installed_linker_needs_no_llvm() {
     let host = Host { missing: PACKAGES.iter().filter(|p| p.name == "llvm-22-dev").collect(), ..complete() };
     check(&host, Scope::All, &[]);

@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut run = Run::default();
     let scope = match options.quick {
         true => Scope::Check,
-        false => Scope::All,
+        false => Scope::Test,
     };
     run.step("setup", || setup::ensure(scope))?;
     run.step("format", || invoke::run(&mut invoke::cargo(&["fmt", "--all", "--check"])))?;

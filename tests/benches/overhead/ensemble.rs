@@ -24,6 +24,8 @@ const OUTSTANDING: usize = 64;
 const RATE: u32 = 1000;
 /// After the start of the probe, and as long without it, until caches and clocks have settled.
 const SETTLE: Duration = Duration::from_millis(300);
+/// The bar, for the median of the pairs.
+const THROUGHPUT_BAR: f64 = 0.99;
 /// A file system in memory.
 const MEMORY: &str = "/dev/shm";
 
@@ -51,15 +53,21 @@ pub fn measure(effort: &Effort, page: &mut Page) -> Result<()> {
         "A real ensemble with and without the probe",
         &format!(
             "Three ZooKeeper servers on this host, writes of 100 bytes through the leader, with and without \
-             `serve`, in alternating pairs. Each sample: {0:.1} s with {OUTSTANDING} writes outstanding for \
-             the throughput, {0:.1} s at {RATE} writes a second for the latency. A disk hides much of what a \
+             `serve`, in alternating pairs. Each sample: {:.1} s with {OUTSTANDING} writes outstanding for \
+             the throughput, {:.1} s at {RATE} writes a second for the latency. A disk hides much of what a \
              probe may cost, and is the larger part of chance: so once more with the logs in memory.",
-            effort.sample.as_secs_f64()
+            effort.saturated.as_secs_f64(),
+            effort.paced.as_secs_f64()
         ),
     );
     for (place, logs) in [(std::env::temp_dir().as_path(), "on disk"), (Path::new(MEMORY), "in memory")] {
         let samples = sample(effort, place, logs)?;
-        show(&samples, logs, page);
+        let ratios = show(&samples, logs, page);
+        let typical = median(ratios.iter().copied());
+        let (least, most) = middle_half(ratios);
+        let bar = format!("write throughput with `serve` at least {THROUGHPUT_BAR} of without, logs {logs}");
+        let measured = format!("{typical:.3} (half of the pairs: {least:.3} to {most:.3})");
+        page.bar(&bar, &measured, typical >= THROUGHPUT_BAR);
     }
     Ok(())
 }
@@ -76,11 +84,11 @@ fn sample(effort: &Effort, place: &Path, logs: &str) -> Result<Vec<Sample>> {
         for with in [pair % 2 == 1, pair % 2 == 0] {
             let probe = with.then(|| Probe::serve(&ensemble.quorum_ports())).transpose()?;
             sleep(SETTLE);
-            let saturated = time(endpoint()?, Pace::Outstanding(OUTSTANDING), effort.sample)?;
+            let saturated = time(endpoint()?, Pace::Outstanding(OUTSTANDING), effort.saturated)?;
             if let Some(probe) = &probe {
                 http::get(probe.port, "/metrics")?;
             }
-            let paced = time(endpoint()?, Pace::Rate(RATE), effort.sample)?;
+            let paced = time(endpoint()?, Pace::Rate(RATE), effort.paced)?;
             if let Some(probe) = probe {
                 probe.stop()?;
             }
@@ -90,7 +98,8 @@ fn sample(effort: &Effort, place: &Path, logs: &str) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn show(samples: &[Sample], logs: &str, page: &mut Page) {
+/// Returns the ratios of the throughput, pair by pair.
+fn show(samples: &[Sample], logs: &str, page: &mut Page) -> Vec<f64> {
     let mut table = Table::new([
         &format!("pair, logs {logs}"),
         "writes/s without",
@@ -124,7 +133,7 @@ fn show(samples: &[Sample], logs: &str, page: &mut Page) {
             all.push(ratio);
         }
     }
-    let [throughput, p50, p99] = ratios.map(median);
+    let [throughput, p50, p99] = ratios.clone().map(median);
     let mut medians = [const { String::new() }; 10];
     medians[0] = "**median**".to_owned();
     medians[3] = format!("**{throughput:.3}**");
@@ -133,6 +142,15 @@ fn show(samples: &[Sample], logs: &str, page: &mut Page) {
     table.row(medians);
     page.table(&table);
     page.remark(&format!("With the logs {logs}: {}", chance(samples)));
+    let [throughput, _, _] = ratios;
+    throughput
+}
+
+/// Between which two the middle half lies.
+fn middle_half(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |part: usize| values.get((values.len() * part / 4).min(values.len().saturating_sub(1))).copied();
+    (at(1).unwrap_or_default(), at(3).unwrap_or_default())
 }
 
 /// How far apart samples of the same kind are that were taken one after the other.

@@ -1,97 +1,26 @@
-//! What one call of each hook costs, beside an empty program on the same hook at the same time.
-//!
-//! The kernel counts and times the runs of both (`bpf_stats`). Which of two programs on one hook runs
-//! first is the order in which they were attached, and where the kernel places a program in memory is
-//! luck that shows in its time: so both are attached anew for each round, half of the rounds in each
-//! order.
+//! What one call of each hook costs, beside an empty program on the same hook at the same time. The hooks
+//! of the scheduler have a part of their own.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
 use termite_probe_tests::markdown::{Table, median};
 
+use crate::calls::{ByProgram, Calls, Look, ROUNDS, SLICE, attach};
 use crate::chores::{Chore, Kind};
 use crate::page::Page;
-use crate::programs::{Pair, Runs, Twins, names};
+use crate::scheduler;
 use crate::stage::{Embedded, Probe};
 use crate::{Effort, progress};
 
 /// The bar: an unwatched call costs at most this many times the call of an empty program.
-const UNWATCHED_BAR: f64 = 1.3;
+pub const UNWATCHED_BAR: f64 = 1.3;
 /// Proposals a second of the watched ensemble.
 const RATE: u32 = 2000;
-/// Calls are looked at in slices, so that one in which the host was busy elsewhere counts no more.
-const SLICE: Duration = Duration::from_millis(100);
-/// In which rounds the empty programs are attached before the probe's.
-const ROUNDS: [bool; 4] = [true, false, false, true];
 /// A hook with fewer calls than this a second is not what a chore is about.
-const LEAST_PER_SECOND: f64 = 1000.0;
-
-/// What one hook did in one slice.
-#[derive(Clone, Copy, Debug)]
-struct Slice {
-    ours: Runs,
-    empty: Runs,
-}
-
-/// All slices of one hook, by round.
-#[derive(Debug, Default)]
-struct Calls {
-    hook: String,
-    rounds: BTreeMap<usize, Vec<Slice>>,
-    lasted: Duration,
-}
-
-impl Calls {
-    fn ours_ns(&self) -> f64 {
-        self.typical_ns(|slice| slice.ours)
-    }
-
-    fn empty_ns(&self) -> f64 {
-        self.typical_ns(|slice| slice.empty)
-    }
-
-    /// The median of the rounds that had calls.
-    fn typical_ns(&self, which: impl Fn(&Slice) -> Runs) -> f64 {
-        let rounds = self.rounds.values().map(|slices| typical_ns(slices, &which));
-        median(rounds.filter(|ns| *ns > 0.0))
-    }
-
-    /// How many times the empty program's time ours took, in each round; the least first.
-    fn ratios(&self) -> Vec<f64> {
-        let ratio = |slices: &Vec<Slice>| {
-            typical_ns(slices, |slice| slice.ours) / typical_ns(slices, |slice| slice.empty)
-        };
-        let mut ratios: Vec<f64> = self.rounds.values().map(ratio).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios
-    }
-
-    fn per_second(&self) -> f64 {
-        let count: u64 = self.rounds.values().flatten().map(|slice| slice.ours.count).sum();
-        count as f64 / self.lasted.as_secs_f64().max(f64::MIN_POSITIVE)
-    }
-
-    /// Nanoseconds that the calls added in a second, without what an empty program takes.
-    fn added_per_second(&self) -> f64 {
-        (self.ours_ns() - self.empty_ns()).max(0.0) * self.per_second()
-    }
-}
-
-fn typical_ns(slices: &[Slice], which: impl Fn(&Slice) -> Runs) -> f64 {
-    median(slices.iter().filter_map(|slice| mean_ns(which(slice))))
-}
-
-fn mean_ns(runs: Runs) -> Option<f64> {
-    (runs.count > 0).then(|| runs.time_ns as f64 / runs.count as f64)
-}
-
-/// Slices by the name of the program.
-type ByProgram = BTreeMap<String, Calls>;
+pub const LEAST_PER_SECOND: f64 = 1000.0;
 
 /// Measures unwatched and watched calls.
 pub fn measure(effort: &Effort, page: &mut Page) -> Result<()> {
@@ -104,7 +33,7 @@ fn unwatched(effort: &Effort, page: &mut Page) -> Result<()> {
     let mut by_chore: BTreeMap<usize, ByProgram> = BTreeMap::new();
     for (round, twins_first) in ROUNDS.into_iter().enumerate() {
         let (twins, probe) = attach(twins_first, || Probe::serve(&[]))?;
-        let look = Look { twins: &twins, probe: &probe, names: names(), round };
+        let look = Look::new(&twins, &probe, round);
         for (index, (kind, name)) in Kind::ALL.iter().enumerate() {
             progress(&format!("hooks: unwatched, round {} of {}, {name}", round + 1, ROUNDS.len()));
             let chore = Chore::start(*kind)?;
@@ -132,7 +61,8 @@ fn show_unwatched(by_chore: &BTreeMap<usize, ByProgram>, page: &mut Page) {
     let (mut worst, mut above) = (0.0_f64, Vec::new());
     for (index, programs) in by_chore {
         let load = Kind::ALL[*index].1;
-        for (program, calls) in programs.iter().filter(|(_, calls)| calls.per_second() >= LEAST_PER_SECOND) {
+        let busy = |calls: &Calls| calls.is_busy(LEAST_PER_SECOND) && !scheduler::is_its_hook(&calls.hook);
+        for (program, calls) in programs.iter().filter(|(_, calls)| busy(calls)) {
             let (ours, empty, ratios) = (calls.ours_ns(), calls.empty_ns(), calls.ratios());
             let ratio = median(ratios.iter().copied());
             worst = worst.max(ratio);
@@ -166,20 +96,17 @@ fn watched(effort: &Effort, page: &mut Page) -> Result<()> {
     for (round, twins_first) in [true, false].into_iter().enumerate() {
         progress("hooks: watched, aggregates only, then every proposal as a record");
         let (twins, probe) = attach(twins_first, || Probe::serve(&[]))?;
-        Look { twins: &twins, probe: &probe, names: names(), round }
-            .collect(effort.watched / 4, &mut idle)?;
+        Look::new(&twins, &probe, round).collect(effort.watched / 4, &mut idle)?;
         probe.stop()?;
         drop(twins);
         let ensemble = Embedded::start(RATE)?;
         let (twins, probe) = attach(twins_first, || Probe::serve(&ensemble.quorum_ports))?;
-        Look { twins: &twins, probe: &probe, names: names(), round }
-            .collect(effort.watched / 2, &mut aggregates)?;
+        Look::new(&twins, &probe, round).collect(effort.watched / 2, &mut aggregates)?;
         probe.stop()?;
         drop(twins);
         let trace = || Probe::trace(&ensemble.quorum_ports, Stdio::null());
         let (twins, probe) = attach(twins_first, trace)?;
-        Look { twins: &twins, probe: &probe, names: names(), round }
-            .collect(effort.watched / 2, &mut records)?;
+        Look::new(&twins, &probe, round).collect(effort.watched / 2, &mut records)?;
         probe.stop()?;
         drop(twins);
         ensemble.finish()?;
@@ -212,47 +139,6 @@ fn watched(effort: &Effort, page: &mut Page) -> Result<()> {
         share(&records),
     ));
     Ok(())
-}
-
-fn attach(twins_first: bool, probe: impl FnOnce() -> Result<Probe>) -> Result<(Twins, Probe)> {
-    if twins_first {
-        let twins = Twins::attach()?;
-        Ok((twins, probe()?))
-    } else {
-        let probe = probe()?;
-        Ok((Twins::attach()?, probe))
-    }
-}
-
-/// Both kinds of programs, attached.
-struct Look<'a> {
-    twins: &'a Twins,
-    probe: &'a Probe,
-    names: BTreeMap<u32, String>,
-    round: usize,
-}
-
-impl Look<'_> {
-    /// Looks at all hooks, slice by slice.
-    fn collect(&self, duration: Duration, into: &mut ByProgram) -> Result<()> {
-        let pairs = || self.twins.look(self.probe.pid(), &self.names);
-        let (begin, mut before) = (Instant::now(), pairs()?);
-        while begin.elapsed() < duration {
-            let at = Instant::now();
-            sleep(SLICE);
-            let after = pairs()?;
-            for (earlier, later) in before.iter().zip(&after) {
-                let Pair { name, hook, ours, empty } = later;
-                let calls = into.entry(name.clone()).or_default();
-                calls.hook.clone_from(hook);
-                calls.lasted += at.elapsed();
-                let slice = Slice { ours: ours.since(earlier.ours), empty: empty.since(earlier.empty) };
-                calls.rounds.entry(self.round).or_default().push(slice);
-            }
-            before = after;
-        }
-        Ok(())
-    }
 }
 
 /// A time per call, or that there was none.

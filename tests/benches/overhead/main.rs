@@ -5,12 +5,15 @@
 //! reference from the same run; nothing passes or fails by a time, a bar is only reported as reached or
 //! not. Deliberately absent: the probe's sources. It is run and looked at from outside.
 
+mod bpftrace;
+mod calls;
 mod chores;
 mod ensemble;
 mod footprint;
 mod hooks;
 mod page;
 mod programs;
+mod scheduler;
 mod slowdown;
 mod stage;
 mod start;
@@ -33,8 +36,10 @@ struct Effort {
     slowdown_turns: u32,
     /// Pairs of a real ensemble without and with the probe.
     pairs: u32,
-    /// Each half of a sample of the real ensemble: one for throughput, one for latency.
-    sample: Duration,
+    /// The part of a sample of the real ensemble that finds the throughput.
+    saturated: Duration,
+    /// The part that finds the latency.
+    paced: Duration,
     /// Before the first sample, until the JVMs have compiled what is hot.
     warm_up: Duration,
     /// Each look at the probe's own process.
@@ -47,9 +52,10 @@ const FULL: Effort = Effort {
     chore: Duration::from_millis(600),
     watched: Duration::from_secs(5),
     slowdown_turns: 4,
-    pairs: 8,
-    sample: Duration::from_millis(1500),
-    warm_up: Duration::from_secs(8),
+    pairs: 12,
+    saturated: Duration::from_secs(4),
+    paced: Duration::from_secs(2),
+    warm_up: Duration::from_secs(15),
     footprint: Duration::from_secs(12),
     starts: 5,
 };
@@ -59,7 +65,8 @@ const QUICK: Effort = Effort {
     watched: Duration::from_secs(2),
     slowdown_turns: 1,
     pairs: 2,
-    sample: Duration::from_millis(1500),
+    saturated: Duration::from_millis(1500),
+    paced: Duration::from_millis(1500),
     warm_up: Duration::from_secs(3),
     footprint: Duration::from_secs(5),
     starts: 2,
@@ -82,8 +89,9 @@ const OTHER_PROBE: &str = "receive_tp";
 /// A part of the page: its name, and what measures it.
 type Part = (&'static str, fn(&Effort, &mut Page) -> Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("hooks", hooks::measure),
+    ("scheduler", scheduler::measure),
     ("slowdown", slowdown::measure),
     ("ensemble", ensemble::measure),
     ("footprint", footprint::measure),
@@ -144,7 +152,7 @@ fn run(options: &Options) -> Result<()> {
     if options.write {
         page.write()?;
     }
-    progress(&format!("done in {:.0} s", begin.elapsed().as_secs_f64()));
+    progress(&format!("done in {:.0} s, {} bars skipped", begin.elapsed().as_secs_f64(), page.skipped()));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub struct Page {
     machine: String,
     bars: Table,
     body: String,
+    skipped: u32,
 }
 
 impl Page {
@@ -36,7 +37,7 @@ impl Page {
         let machine = format!(
             "Linux {kernel}, {cpus} CPUs ({model}), {date}, load average before the run {load}{quick}."
         );
-        Ok(Self { machine, bars: Table::new(["bar", "measured", ""]), body: String::new() })
+        Ok(Self { machine, bars: Table::new(["bar", "measured", ""]), body: String::new(), skipped: 0 })
     }
 
     /// Begins a section.
@@ -62,6 +63,18 @@ impl Page {
     pub fn bar(&mut self, bar: &str, measured: &str, reached: bool) {
         let verdict = if reached { "reached" } else { "**not reached**" };
         self.bars.row([bar.to_owned(), measured.to_owned(), verdict.to_owned()]);
+    }
+
+    /// Tells that a bar could not be looked at, and why; counted.
+    pub fn skip(&mut self, bar: &str, why: &str) {
+        self.skipped += 1;
+        self.remark(&format!("**Skipped: {bar}: {why}.**"));
+        self.bars.row([bar.to_owned(), why.to_owned(), "skipped".to_owned()]);
+    }
+
+    /// How many bars could not be looked at.
+    pub fn skipped(&self) -> u32 {
+        self.skipped
     }
 
     /// All of it.

@@ -131,7 +131,8 @@ pub fn kernel_bytes(pid: u32) -> Result<(u64, u64)> {
     Ok((maps, programs))
 }
 
-fn runs_of_process(pid: u32) -> Result<BTreeMap<u32, Runs>> {
+/// The runs of the programs that a process holds, by id.
+pub fn runs_of_process(pid: u32) -> Result<BTreeMap<u32, Runs>> {
     let mut runs = BTreeMap::new();
     for fields in descriptors(pid)? {
         let Some(count) = number(&fields, "run_cnt") else { continue };
