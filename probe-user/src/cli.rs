@@ -129,6 +129,10 @@ pub(crate) struct ServeArgs {
     /// Count proposals at least this slow as stalls
     #[arg(short, long, value_name = "TIME", default_value = "50ms", value_parser = time)]
     pub(crate) slower: Duration,
+    /// Have the kernel time the probe's programs, and all others of the host, some 50 ns a run: for
+    /// termite_probe_program_seconds_total
+    #[arg(long)]
+    pub(crate) program_stats: bool,
     #[command(flatten)]
     pub(crate) target: Target,
     #[command(flatten)]

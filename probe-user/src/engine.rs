@@ -103,6 +103,11 @@ impl Engine {
         })
     }
 
+    /// Has the kernel time the programs.
+    pub(crate) fn time_programs(&mut self) -> anyhow::Result<()> {
+        self.kernel.time_programs().context("the kernel does not time its programs for us")
+    }
+
     /// The servers watched now.
     pub(crate) fn servers(&self) -> &[Server] {
         self.watch.servers()
@@ -302,6 +307,7 @@ impl Engine {
             emitted,
             lost,
             links_refused,
+            programs: self.kernel.program_runs(),
             servers: self.servers().len() as u64,
         };
         Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), probe })

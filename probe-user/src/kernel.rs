@@ -6,6 +6,7 @@
 //! fit this host (the plan), and what the numbers mean.
 
 mod ports;
+mod programs;
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
@@ -17,8 +18,9 @@ use probe_ebpf::safepoint::SafepointClock;
 use probe_ebpf::thread::Thread;
 
 use self::ports::Ports;
+use self::programs::Timing;
 use crate::jvm::{Jvms, Rung};
-use crate::model::HookReport;
+use crate::model::{HookReport, ProgramRuns};
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -131,6 +133,7 @@ pub(crate) struct Kernel {
     pub(crate) ebpf: Ebpf,
     /// JVMs and their stops.
     pub(crate) jvms: Jvms,
+    timing: Option<Timing>,
     log: Option<EbpfLogger<StandardError>>,
     /// One for each job.
     pub(crate) hooks: Vec<HookReport>,
@@ -201,6 +204,7 @@ impl Kernel {
             slots: settings.links,
             log,
             jvms,
+            timing: None,
             ebpf,
         };
         for slot in (0..settings.links).rev() {
@@ -223,6 +227,17 @@ impl Kernel {
         if let Some(log) = &mut self.log {
             log.flush();
         }
+    }
+
+    /// Has the kernel time the programs, this probe's and all others of the host, as long as this lives.
+    pub(crate) fn time_programs(&mut self) -> Result<(), ProgramError> {
+        self.timing = Some(Timing::begin()?);
+        Ok(())
+    }
+
+    /// What the programs cost so far; `None` while the kernel does not time them.
+    pub(crate) fn program_runs(&self) -> Option<Vec<ProgramRuns>> {
+        programs::runs(&self.ebpf, self.timing.as_ref())
     }
 
     /// Begins or ends watching a process.

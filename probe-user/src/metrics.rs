@@ -8,6 +8,7 @@
 mod classic;
 mod jvm;
 pub(crate) mod process;
+mod programs;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,7 @@ impl Collector for Exposition {
         jvm::encode(e, &self.jvms)?;
         self.encode_records(e)?;
         self.encode_probe(e)?;
+        self.report.programs.as_deref().map_or(Ok(()), |p| programs::encode(p, e))?;
         self.probe.process.map_or(Ok(()), |p| p.encode(e))
     }
 }

@@ -49,7 +49,15 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         safepoints: args.limits.safepoints,
         ..Settings::default()
     };
-    let (engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait).await?;
+    let (mut engine, _) = session::open((&args.target).into(), &settings, WhenNone::Wait).await?;
+    if args.program_stats
+        && let Err(error) = engine.time_programs()
+    {
+        eprintln!(
+            "no termite_probe_program_seconds_total: {error:#}; it takes CAP_SYS_ADMIN, or an \
+                   administrator's `sysctl kernel.bpf_stats_enabled=1`"
+        );
+    }
     eprintln!(
         "measuring {} Termite servers, metrics on http://{}/metrics; kernel memory at most {:.1} MiB",
         engine.servers().len(),

@@ -4,6 +4,8 @@
 //! `proposals = matched + expired + in_flight` holds for every follower. Deliberately absent: how it was
 //! measured and how it is shown.
 
+use std::time::Duration;
+
 use probe_ebpf::abi::kind;
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
@@ -97,6 +99,17 @@ pub struct HookReport {
     pub reason: String,
 }
 
+/// What a program of the kernel side cost since it was loaded, by the kernel's own account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Its name.
+    pub program: String,
+    /// Time of all its runs.
+    pub time: Duration,
+    /// How many.
+    pub runs: u64,
+}
+
 /// What the probe knows about itself.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeReport {
@@ -108,6 +121,8 @@ pub struct ProbeReport {
     pub lost: [u64; kind::COUNT],
     /// Connections that were not measured because all link slots were in use.
     pub links_refused: u64,
+    /// What each program cost; `None` while the kernel does not time programs.
+    pub programs: Option<Vec<ProgramRuns>>,
     /// Termite processes watched now.
     pub servers: u64,
 }

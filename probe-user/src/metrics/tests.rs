@@ -180,6 +180,7 @@ fn the_probe_tells_about_itself() {
             hooks: vec![hook("attached"), hook("attached")],
             emitted: [1, 2, 3, 4, 11, 12],
             lost: [5, 6, 7, 8, 13, 14],
+            programs: None,
             links_refused: 9,
             servers: 10,
         },

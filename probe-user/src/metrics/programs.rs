@@ -1,0 +1,55 @@
+//! What each program of the kernel side costs: the kernel's account in, two counters out. Absent while the
+//! kernel keeps no account.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use crate::model::ProgramRuns;
+
+/// Writes both families.
+pub(super) fn encode(programs: &[ProgramRuns], e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Time that the program took since it was loaded, while the kernel timed programs, in seconds.";
+    let name = "termite_probe_program";
+    let mut metric = e.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+    for one in programs {
+        metric
+            .encode_family(&[("program", one.program.as_str())])?
+            .encode_counter::<NoLabelSet, _, f64>(&one.time.as_secs_f64(), None)?;
+    }
+    let help = "Runs of the program since it was loaded, while the kernel timed programs, in runs.";
+    let mut metric = e.encode_descriptor("termite_probe_program_runs", help, None, MetricType::Counter)?;
+    for one in programs {
+        super::count(&mut metric, &[("program", one.program.as_str())], one.runs)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::metrics::{Format, Probe, encode};
+    use crate::model::{ProbeReport, ProgramRuns, Report};
+
+    fn exposition(programs: Option<Vec<ProgramRuns>>) -> String {
+        let probe = ProbeReport { programs, ..ProbeReport::default() };
+        encode(&Report { probe, ..Report::default() }, Probe::default(), Format::OpenMetrics).unwrap()
+    }
+
+    #[test]
+    fn nanoseconds_become_seconds() {
+        let one =
+            ProgramRuns { program: "send_tp".to_owned(), time: Duration::from_nanos(1_500_000), runs: 20 };
+        let text = exposition(Some(vec![one]));
+        assert!(text.contains("termite_probe_program_seconds_total{program=\"send_tp\"} 0.0015\n"), "{text}");
+        assert!(text.contains("termite_probe_program_runs_total{program=\"send_tp\"} 20\n"), "{text}");
+    }
+
+    #[test]
+    fn without_an_account_there_is_no_family() {
+        assert!(!exposition(None).contains("termite_probe_program"));
+    }
+}
