@@ -1,9 +1,10 @@
 //! Expositions of reports made by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
-use crate::model::{FollowerKey, FollowerReport, HookReport};
+use crate::model::{FollowerKey, FollowerReport, HookReport, ProgramRuns};
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
@@ -272,7 +273,11 @@ fn series_are_few() {
 
 /// Families of an exposition that has every family: name to type.
 fn families() -> BTreeMap<String, String> {
-    let report = Report { followers: vec![follower(Vantage::Follower, Some(1))], ..Report::default() };
+    let program = ProgramRuns { program: "send_tp".to_owned(), time: Duration::ZERO, runs: 0 };
+    let report = Report {
+        followers: vec![follower(Vantage::Follower, Some(1))],
+        probe: ProbeReport { programs: Some(vec![program]), ..ProbeReport::default() },
+    };
     let probe = Probe { ready: true, process: Process::read() };
     let text = encode(&report, probe, Format::Classic).unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
