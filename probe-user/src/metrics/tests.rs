@@ -277,6 +277,7 @@ fn families() -> BTreeMap<String, String> {
     let report = Report {
         followers: vec![follower(Vantage::Follower, Some(1))],
         probe: ProbeReport { programs: Some(vec![program]), ..ProbeReport::default() },
+        ..Report::default()
     };
     let probe = Probe { ready: true, process: Process::read() };
     let text = encode(&report, probe, Format::Classic).unwrap();
