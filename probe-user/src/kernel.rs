@@ -20,7 +20,7 @@ use probe_ebpf::thread::Thread;
 use self::ports::Ports;
 use self::programs::Timing;
 use crate::jvm::{Jvms, Rung};
-use crate::model::{HookReport, ProgramRuns};
+use crate::model::HookReport;
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -229,17 +229,6 @@ impl Kernel {
         }
     }
 
-    /// Has the kernel time the programs, this probe's and all others of the host, as long as this lives.
-    pub(crate) fn time_programs(&mut self) -> Result<(), ProgramError> {
-        self.timing = Some(Timing::begin()?);
-        Ok(())
-    }
-
-    /// What the programs cost so far; `None` while the kernel does not time them.
-    pub(crate) fn program_runs(&self) -> Option<Vec<ProgramRuns>> {
-        programs::runs(&self.ebpf, self.timing.as_ref())
-    }
-
     /// Begins or ends watching a process.
     pub(crate) fn watch(&mut self, tgid: u32, process: Option<Process>) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { name: "PROCESSES", source };
@@ -253,11 +242,6 @@ impl Kernel {
             },
         }
         set_bit(&mut self.watched, "WATCHED", tgid, process.is_some())
-    }
-
-    /// Marks a port as a quorum port, or no more.
-    pub(crate) fn set_port(&mut self, port: u16, on: bool) -> Result<(), KernelError> {
-        self.ports.set(port, on)
     }
 
     /// The link in a slot; `None` when the slot is free.

@@ -8,7 +8,7 @@ use aya::maps::{Array, MapData};
 use probe_ebpf::abi::Offsets;
 use probe_ebpf::ports::{PAIR_OFFSET, PortFilter};
 
-use super::{KernelError, set_bit, take};
+use super::{Kernel, KernelError, set_bit, take};
 
 const BITMAP: &str = "PORTS";
 /// The section of global data that holds the word.
@@ -46,5 +46,12 @@ impl Ports {
 
     fn store(&mut self) -> Result<(), KernelError> {
         self.word.set(0, self.filter.0, 0).map_err(|source| KernelError::Map { name: FILTER, source })
+    }
+}
+
+impl Kernel {
+    /// Marks a port as a quorum port, or no more.
+    pub(crate) fn set_port(&mut self, port: u16, on: bool) -> Result<(), KernelError> {
+        self.ports.set(port, on)
     }
 }

@@ -11,6 +11,7 @@ use aya::Ebpf;
 use aya::programs::ProgramError;
 use aya::sys::{Stats, enable_stats};
 
+use super::Kernel;
 use crate::model::ProgramRuns;
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -22,14 +23,27 @@ pub(super) struct Timing {
 
 impl Timing {
     /// Switches it on.
-    pub(super) fn begin() -> Result<Self, ProgramError> {
+    fn begin() -> Result<Self, ProgramError> {
         let switch = enable_stats(Stats::RunTime)?;
         Ok(Self { _switch: switch })
     }
 }
 
+impl Kernel {
+    /// Has the kernel time the programs, this probe's and all others of the host, as long as this lives.
+    pub(crate) fn time_programs(&mut self) -> Result<(), ProgramError> {
+        self.timing = Some(Timing::begin()?);
+        Ok(())
+    }
+
+    /// What the programs cost so far; `None` while the kernel does not time them.
+    pub(crate) fn program_runs(&self) -> Option<Vec<ProgramRuns>> {
+        runs(&self.ebpf, self.timing.as_ref())
+    }
+}
+
 /// Runs and time of each program that is loaded; `None` while nobody is known to have switched the account on.
-pub(super) fn runs(ebpf: &Ebpf, timing: Option<&Timing>) -> Option<Vec<ProgramRuns>> {
+fn runs(ebpf: &Ebpf, timing: Option<&Timing>) -> Option<Vec<ProgramRuns>> {
     let is_on = timing.is_some() || fs::read_to_string(SWITCH).is_ok_and(|text| text.trim() != "0");
     if !is_on {
         return None;
