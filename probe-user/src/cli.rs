@@ -14,6 +14,7 @@ use crate::demo;
 use crate::discover::Filter;
 use crate::jvm::Rung;
 use crate::kernel::DEFAULT_LINKS;
+use crate::lines;
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 failure of the probe, 2 usage, 3 this host or these privileges \
 cannot do it, 4 no Termite process found.\n\nStart with `termite-probe doctor` on a host you do not know, and \
@@ -31,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show one line for each proposal slower than a threshold, and a summary at the end
+    #[command(after_help = lines::LEGEND)]
     Trace(TraceArgs),
     /// Serve metrics for Prometheus
     Serve(ServeArgs),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,11 +20,13 @@ use tokio::io::unix::AsyncFd;
 
 use crate::clock;
 use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch, pidfd};
+use crate::evidence::Clue;
+use crate::explain::{Explainer, Stall};
 use crate::jvm::Stops;
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{HookReport, JvmReport, ProbeReport, Report};
+use crate::model::{HookReport, JvmReport, ProbeReport, Report, Vantage};
 use crate::queues;
 use crate::records::Record;
 
@@ -39,17 +42,22 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(45);
 /// How often the ring is emptied when the kernel side does not ask for it.
 pub(crate) const DRAIN_EVERY: Duration = Duration::from_millis(100);
 
+/// Records that are taken from the ring at a time.
+const BATCH: usize = 8192;
+
 /// Something to show.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
-    /// A proposal's delay.
-    Proposal(ProposalRecord, Labels),
+    /// A proposal's delay, and what explains it.
+    Proposal(ProposalRecord, Labels, Vec<Arc<Clue>>),
     /// A heartbeat's delay.
     Heartbeat(HeartbeatRecord, Labels),
     /// A change of a link.
     Transition(TransitionRecord, Labels),
     /// A server's JVM stood still.
     Safepoint(SafepointRecord, Option<Box<Server>>),
+    /// A thread of a server was kept from its work.
+    Stall(Stall),
     /// A server was found, or found to be different.
     Appeared(Box<Server>),
     /// A server ended.
@@ -74,15 +82,19 @@ pub(crate) struct Engine {
     closed: Ledger,
     malformed: u64,
     rescan: bool,
+    /// Who leads, by process.
+    roles: HashMap<u32, Vantage>,
+    explainer: Explainer,
 }
 
 impl Engine {
-    /// Joins the two; nothing is watched yet.
+    /// Joins the two; nothing is watched yet. Waits of at least `slower_ns` are told.
     pub(crate) fn new(
         kernel: Kernel,
         records: RingBuf<MapData>,
         discovery: Discovery,
         filter: Filter,
+        slower_ns: u64,
     ) -> anyhow::Result<Self> {
         let records = readable(records).context("cannot wait for records")?;
         Ok(Self {
@@ -100,6 +112,8 @@ impl Engine {
             closed: Ledger::default(),
             malformed: 0,
             rescan: false,
+            roles: HashMap::new(),
+            explainer: Explainer::new(slower_ns),
         })
     }
 
@@ -133,6 +147,8 @@ impl Engine {
                 Change::Gone { tgid, .. } => {
                     self.kernel.watch(tgid.0, None)?;
                     self.endings.remove(&tgid);
+                    self.explainer.forget(tgid.0);
+                    self.roles.remove(&tgid.0);
                     self.watched.remove(&tgid);
                     let clock = self.kernel.jvms.release(tgid);
                     if let Some(server) = self.directory.servers.get(&tgid.0) {
@@ -218,14 +234,29 @@ impl Engine {
         let mut happenings = Vec::new();
         let mut batch = Vec::new();
         let ring = self.records.get_mut();
-        while let Some(item) = ring.next() {
-            batch.push(Bytes::copy_from_slice(&item));
-        }
-        for bytes in batch {
-            match Record::decode(bytes) {
-                Ok(record) => self.on_record(record, &mut happenings)?,
+        // Bounded, so that what was drained is shown even while more comes faster than it can be taken.
+        while batch.len() < BATCH
+            && let Some(item) = ring.next()
+        {
+            match Record::decode(Bytes::copy_from_slice(&item)) {
+                Ok(record) => batch.push(record),
                 Err(_) => self.malformed += 1,
             }
+        }
+        // What explains a proposal may stand behind it: it came from another CPU.
+        for record in &batch {
+            if let Record::Safepoint(r) = record {
+                self.explainer.safepoint(r);
+            }
+        }
+        for record in &batch {
+            if let Record::Segment(r) = record {
+                let stall = self.explainer.segment(r);
+                happenings.extend(stall.and_then(|clue| self.stall(clue)));
+            }
+        }
+        for record in batch {
+            self.on_record(record, &mut happenings)?;
         }
         if self.rescan {
             happenings.extend(self.scan()?);
@@ -237,7 +268,8 @@ impl Engine {
         match record {
             Record::Proposal(r) => {
                 let labels = self.labels(r.slot, r.generation)?;
-                happenings.push(Happening::Proposal(r, labels));
+                let clues = self.explainer.explain(&r, labels.pid, labels.key.vantage);
+                happenings.push(Happening::Proposal(r, labels, clues));
             }
             Record::Heartbeat(r) => {
                 let labels = self.labels(r.slot, r.generation)?;
@@ -248,7 +280,7 @@ impl Engine {
                 let labels = self.labels(r.slot, r.generation)?;
                 happenings.push(Happening::Transition(r, labels));
             }
-            Record::Segment(_) => {}
+            Record::Segment(_) => {} // taken before
             Record::Safepoint(r) => {
                 let server = self.directory.servers.get(&r.tgid).cloned().map(Box::new);
                 happenings.push(Happening::Safepoint(r, server));
@@ -261,6 +293,14 @@ impl Engine {
         Ok(())
     }
 
+    /// A long wait with the labels of its server.
+    fn stall(&self, clue: Arc<Clue>) -> Option<Happening> {
+        let server = self.directory.servers.get(&clue.pid)?;
+        let sid = server.sid.value().map(|sid| sid.0);
+        let role = self.roles.get(&clue.pid).copied();
+        Some(Happening::Stall(Stall { clue, ensemble: server.ensemble.to_string(), sid, role }))
+    }
+
     /// Labels of a link, remembered while its follower is known.
     fn labels(&mut self, slot: u32, generation: u32) -> anyhow::Result<Labels> {
         if let Some(labels) = self.labels.get(&(slot, generation)) {
@@ -271,6 +311,7 @@ impl Engine {
         };
         self.directory.note(&link.identity);
         let labels = self.directory.labels(&link);
+        self.roles.insert(labels.pid, labels.key.vantage);
         if labels.key.sid.is_some() {
             self.labels.insert((slot, generation), labels.clone());
         }
@@ -294,6 +335,9 @@ impl Engine {
                 }
                 self.give_back(slot, &link)?;
             } else if ours {
+                if link.identity.closed_at == 0 {
+                    self.roles.insert(labels.pid, labels.key.vantage);
+                }
                 ledger_open.push((link, labels));
             }
         }

@@ -2,11 +2,14 @@
 
 mod cli;
 mod clock;
+mod clues;
 mod demo;
 mod discover;
 mod doctor;
 mod engine;
+mod evidence;
 mod examine;
+mod explain;
 mod failure;
 mod host;
 mod jvm;
@@ -23,6 +26,7 @@ mod queues;
 mod records;
 mod serve;
 mod session;
+mod symbols;
 mod trace;
 
 use std::io::Write as _;

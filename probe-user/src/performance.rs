@@ -74,6 +74,7 @@ fn play(mut ensemble: Ensemble, phases: &[Phase]) -> anyhow::Result<()> {
 
 /// Captions and measurements as they come.
 async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]) -> anyhow::Result<()> {
+    println!("\n{}", lines::LEGEND);
     let mut end = Instant::now();
     let mut worst = Worst::default();
     for phase in phases {
@@ -112,7 +113,7 @@ impl Worst {
     fn of(&mut self, happenings: Vec<Happening>) -> Vec<Happening> {
         let mut kept = Vec::new();
         for happening in happenings {
-            let Happening::Proposal(record, labels) = &happening else { continue };
+            let Happening::Proposal(record, labels, _) = &happening else { continue };
             let last = self.shown.get(&labels.key);
             if last.is_none_or(|at| record.ended_at.saturating_sub(*at) > 500_000_000) {
                 self.shown.insert(labels.key.clone(), record.ended_at);

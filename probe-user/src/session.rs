@@ -39,7 +39,7 @@ pub(crate) async fn open(
     }
     let (kernel, records) =
         Kernel::attach(&plan::plan(&facts), offsets, settings).map_err(Failure::Kernel)?;
-    let mut engine = Engine::new(kernel, records, discovery, filter)?;
+    let mut engine = Engine::new(kernel, records, discovery, filter, settings.slower_ns)?;
     let happenings = engine.adopt(servers)?;
     tokio::time::sleep(SETTLE).await;
     Ok((engine, happenings))

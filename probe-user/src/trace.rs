@@ -4,6 +4,7 @@
 //! Ctrl-C, the reader going away), what was measured is summed up if anybody still reads.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -24,30 +25,54 @@ pub(crate) struct Sink<W> {
     out: W,
     json: bool,
     lost: [u64; kind::COUNT],
+    ensembles: BTreeSet<String>,
+    stalls: lines::Stalls,
 }
 
 impl<W: Write> Sink<W> {
     pub(crate) fn new(out: W, json: bool) -> Self {
-        Self { out, json, lost: [0; kind::COUNT] }
+        Self {
+            out,
+            json,
+            lost: [0; kind::COUNT],
+            ensembles: BTreeSet::new(),
+            stalls: lines::Stalls::default(),
+        }
     }
 
     fn header(&mut self) -> io::Result<()> {
         if !self.json {
-            writeln!(self.out, "{}", lines::HEADER)?;
+            writeln!(self.out, "{}\n\n{}", lines::LEGEND, lines::HEADER)?;
         }
         self.out.flush()
     }
 
     pub(crate) fn happenings(&mut self, happenings: &[Happening]) -> io::Result<()> {
         let clock = WallClock::now();
+        self.meet(happenings);
+        let several = self.ensembles.len() > 1;
         for happening in happenings {
             if self.json {
                 writeln!(self.out, "{}", lines::to_json(happening, &clock))?;
-            } else if let Some(line) = lines::to_text(happening, &clock) {
+            } else if let Some(line) = lines::to_text(happening, &clock, several) {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        if !self.json {
+            for line in self.stalls.lines(happenings, &clock, several) {
                 writeln!(self.out, "{line}")?;
             }
         }
         self.out.flush()
+    }
+
+    /// Notes the ensembles of servers.
+    fn meet(&mut self, happenings: &[Happening]) {
+        for happening in happenings {
+            if let Happening::Appeared(server) = happening {
+                self.ensembles.insert(server.ensemble.to_string());
+            }
+        }
     }
 
     /// Tells of records that were lost since the last time.
@@ -65,6 +90,7 @@ impl<W: Write> Sink<W> {
     }
 
     pub(crate) fn summary(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
+        self.happenings(&[])?; // stalls of the last batch
         let report = engine.report()?;
         if self.json {
             writeln!(self.out, "{}", lines::summary_json(&report, &WallClock::now()))?;
@@ -119,6 +145,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
     if args.json {
         sink.happenings(&found)?;
     }
+    sink.meet(&found);
     let end = args.duration.map(|duration| Instant::now() + duration);
     follow(&mut engine, &mut sink, end, &mut stop).await?;
     sink.summary(&mut engine)

@@ -1,17 +1,20 @@
 //! Lines from records made by hand.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use probe_ebpf::cause;
-
+use super::proposal::{named, parts_of};
+use super::stages::Stages;
 use super::*;
-use probe_ebpf::abi::{HeartbeatRecord, TransitionRecord};
+use probe_ebpf::abi::{HeartbeatRecord, ProposalRecord, TransitionRecord, flag};
+use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::model::FollowerKey;
+use crate::evidence::Clue;
+use crate::explain::Stall;
+use crate::model::{FollowerKey, FollowerReport, Report, Vantage};
 
 /// 2026-01-02T03:04:05Z.
 const WALL: u64 = 1_767_323_045_000_000_000;
@@ -36,12 +39,38 @@ fn slow() -> ProposalRecord {
         flush_began_at: 2_000,
         flush_ended_at: 152_000,
         tid: 77,
+        causes_ns: parts(&[(cause::FSYNC, 150_000), (cause::ON_CPU, 1_000), (cause::UNEXPLAINED, 123)]),
         ..ProposalRecord::default()
     }
 }
 
+fn parts(some: &[(usize, u64)]) -> Parts {
+    let mut parts = [0; cause::COUNT];
+    some.iter().for_each(|(cause, ns)| parts[*cause] = *ns);
+    parts
+}
+
 fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
-    Happening::Proposal(r, labels(vantage, sid))
+    Happening::Proposal(r, labels(vantage, sid), Vec::new())
+}
+
+/// A thread of the process of `labels`, stopped by a signal.
+fn stopped(thread: &str, from_ms: u64, to_ms: u64) -> Arc<Clue> {
+    Arc::new(Clue {
+        cause: cause::STOPPED,
+        pid: 4242,
+        tid: 77,
+        thread: thread.to_owned(),
+        from: from_ms * 1_000_000,
+        to: to_ms * 1_000_000,
+        stack: vec!["do_signal_stop".into(), "get_signal".into()],
+        ..Clue::default()
+    })
+}
+
+fn stall(clue: Arc<Clue>) -> Happening {
+    let role = Some(Vantage::Leader);
+    Happening::Stall(Stall { clue, ensemble: "zk1:2888".into(), sid: Some(3), role })
 }
 
 fn object(happening: &Happening) -> Value {
@@ -57,22 +86,33 @@ fn a_proposal_at_the_follower_is_as_the_contract_says() {
         "ensemble": "zk1:2888", "pid": 4242, "vantage": "follower", "sid": 2, "leader_sid": 1,
         "zxid": "0x500000123", "delay_ns": 151_123,
         "stages_ns": {"receive": 250, "process": 750, "log": 150_000, "send": 123},
-        "causes_ns": {"fsync": 150_000, "unexplained": 1_123},
+        "causes_ns": {"fsync": 150_000, "on_cpu": 1_000, "unexplained": 123},
         "verdict": "fsync", "inferred": false,
-        "evidence": {"known_share": 150_000.0 / 151_123.0, "tid": 77, "longest_stage": "log"},
+        "evidence": {
+            "tid": 77, "longest_stage": "log",
+            "segments": [{
+                "cause": "stopped", "thread": "SyncThread:2", "tid": 77, "from_ns": 1_000_000,
+                "duration_ns": 2_000_000, "stack": ["do_signal_stop", "get_signal"],
+            }],
+        },
     });
-    assert_eq!(object(&proposal(slow(), Vantage::Follower, Some(2))), expected);
+    let clues = vec![stopped("SyncThread:2", 1, 3)];
+    let mut object = object(&Happening::Proposal(slow(), labels(Vantage::Follower, Some(2)), clues));
+    let share = object["evidence"].as_object_mut().unwrap().remove("known_share").unwrap();
+    assert!((share.as_f64().unwrap() - 151_000.0 / 151_123.0).abs() < 1e-9, "{share}");
+    assert_eq!(object, expected);
 }
 
 #[test]
 fn a_proposal_at_the_leader_has_no_stages_and_tells_how_long_its_ack_lay() {
-    let record = ProposalRecord { flags: 0, read_at: 152_500, ..slow() };
+    let causes_ns = parts(&[(cause::REMOTE, 151_123)]);
+    let record = ProposalRecord { flags: 0, read_at: 152_500, causes_ns, ..slow() };
     let expected = json!({
         "kind": "proposal", "at": "2026-01-02T03:04:05.000152123Z", "mono_ns": 152_123,
         "ensemble": "zk1:2888", "pid": 4242, "vantage": "leader", "sid": null, "leader_sid": 1,
         "zxid": "0x500000123", "delay_ns": 151_123, "stages_ns": null,
-        "causes_ns": {"unexplained": 151_123}, "verdict": "unexplained", "inferred": false,
-        "evidence": {"known_share": 0.0, "tid": 77, "ack_unread_ns": 377},
+        "causes_ns": {"remote": 151_123}, "verdict": "remote", "inferred": false,
+        "evidence": {"known_share": 1.0, "tid": 77, "ack_unread_ns": 377, "segments": []},
     });
     assert_eq!(object(&proposal(record, Vantage::Leader, None)), expected);
 }
@@ -83,7 +123,7 @@ fn what_is_inferred_says_so() {
     let happening = proposal(coarse, Vantage::Follower, Some(2));
     assert_eq!(object(&happening)["inferred"], true);
     assert!(object(&happening)["evidence"]["inferred_because"].is_string());
-    assert!(to_text(&happening, &clock()).unwrap().ends_with("zk1:2888  (inferred)"));
+    assert!(to_text(&happening, &clock(), false).unwrap().ends_with("  (inferred)"));
 }
 
 #[test]
@@ -99,24 +139,21 @@ proptest! {
     fn parts_sum_to_the_delay_whatever_the_record_says(
         flags in 0_u32..8,
         instants in prop::array::uniform5(prop_oneof![0_u64..50, any::<u64>()]),
+        causes_ns in prop::array::uniform16(prop_oneof![0_u64..50, any::<u64>()]),
     ) {
         let [began_at, read_at, flush_began_at, flush_ended_at, ended_at] = instants;
         let record = ProposalRecord {
-            flags, began_at, read_at, flush_began_at, flush_ended_at, ended_at, ..ProposalRecord::default()
+            flags, began_at, read_at, flush_began_at, flush_ended_at, ended_at, causes_ns,
+            ..ProposalRecord::default()
         };
         let stages = Stages::of(&record);
         let delay_ns = ended_at.saturating_sub(began_at);
         prop_assert_eq!(stages.receive + stages.process + stages.log + stages.send, delay_ns);
-        let mut parts = [0; cause::COUNT];
-        parts[cause::GC] = delay_ns / 3;
-        parts[cause::ON_CPU] = delay_ns - delay_ns / 3;
-        prop_assert_eq!(causes(delay_ns, &parts).values().sum::<u64>(), delay_ns);
-        parts[cause::LOCK] = 1;
-        prop_assert_eq!(causes(delay_ns, &parts), BTreeMap::from([("unexplained", delay_ns)]));
+        prop_assert_eq!(named(&parts_of(delay_ns, &causes_ns)).values().sum::<u64>(), delay_ns);
         // Neither form of the line fails.
         let happening = proposal(record, Vantage::Follower, None);
         prop_assert_eq!(&object(&happening)["delay_ns"], delay_ns);
-        prop_assert!(to_text(&happening, &clock()).is_some());
+        prop_assert!(to_text(&happening, &clock(), true).is_some());
     }
 }
 
@@ -135,7 +172,7 @@ fn other_kinds_share_the_envelope() {
     expected["kind"] = "transition".into();
     expected["change"] = "closed".into();
     assert_eq!(object(&closed), expected);
-    assert_eq!(to_text(&heartbeat, &clock()), None);
+    assert_eq!(to_text(&heartbeat, &clock(), false), None);
 }
 
 #[test]
@@ -147,39 +184,92 @@ fn servers_share_the_envelope_too() {
     for field in ["kind", "at", "mono_ns", "ensemble", "vantage", "leader_sid"] {
         assert!(found.get(field).is_some(), "no {field}: {found}");
     }
-    let text = to_text(&Happening::Gone(server()), &clock()).unwrap();
+    let text = to_text(&Happening::Gone(server()), &clock(), false).unwrap();
     assert_eq!(text, "-- ended: server 2 of zk1:2888 (pid 4242)");
 }
 
 #[test]
 fn rows_stand_under_their_header() {
-    let row = to_text(&proposal(slow(), Vantage::Follower, Some(2)), &clock()).unwrap();
+    let row = to_text(&proposal(slow(), Vantage::Follower, Some(2)), &clock(), true).unwrap();
     assert_eq!(
         format!("{HEADER}\n{row}"),
-        "TIME (UTC)       SID  VANTAGE   ZXID                DELAY   RECEIVE   PROCESS       LOG      SEND  \
-         LONGEST      ENSEMBLE\n\
-         03:04:05.000152    2  follower  0x500000123        151 us    250 ns    750 ns    150 us    123 ns  \
-         log 99%      zk1:2888"
+        "\
+TIME (UTC)   SID VANTAGE  ZXID            DELAY RECEIVE PROCESS     LOG    SEND  PARTS       VERDICT
+03:04:05.000   2 follower 0x500000123    151 us  250 ns  750 ns  150 us  123 ns  FFFFFFFFFF  99 % fsync  [zk1:2888]"
     );
-    let record = ProposalRecord { flags: 0, ..slow() };
-    let row = to_text(&proposal(record, Vantage::Leader, None), &clock()).unwrap();
+    let causes_ns = parts(&[(cause::REMOTE, 100_000), (cause::NETWORK, 51_123)]);
+    let late = 152_123 + 12_000_000;
+    let record = ProposalRecord { flags: 0, causes_ns, read_at: late, ..slow() };
+    let clues = vec![stopped("LearnerHandler-", 1, 12)];
+    let row = Happening::Proposal(record, labels(Vantage::Leader, None), clues);
     assert_eq!(
-        row,
-        "03:04:05.000152    ?  leader    0x500000123        151 us         -         -         -         -  \
-         -            zk1:2888"
+        to_text(&row, &clock(), false).unwrap(),
+        "\
+03:04:05.000   ? leader   0x500000123    151 us       -       -       -       -  RRRRRRRNNN  66 % remote, 34 % network; \
+         the leader read the ACK 12.0 ms late: 11.0 ms stopped (by a signal)"
     );
+}
+
+#[test]
+fn a_stall_is_an_object() {
+    let expected = json!({
+        "kind": "stall", "at": "2026-01-02T03:04:05.152000000Z", "mono_ns": 152_000_000, "ensemble": "zk1:2888",
+        "pid": 4242, "sid": 3, "role": "leader", "tid": 77, "thread": "SyncThread:3", "cause": "stopped",
+        "duration_ns": 151_000_000, "evidence": {"stack": ["do_signal_stop", "get_signal"]},
+    });
+    assert_eq!(object(&stall(stopped("SyncThread:3", 1, 152))), expected);
+}
+
+#[test]
+fn threads_that_stall_together_are_one_line() {
+    let mut stalls = Stalls::default();
+    let batch = [
+        stall(stopped("LearnerHandler-", 1, 152)),
+        stall(stopped("SyncThread:3", 1, 153)),
+        stall(stopped("LearnerHandler-", 2, 152)),
+        stall(stopped("SyncThread:3", 400, 450)),
+    ];
+    assert_eq!(stalls.lines(&batch, &clock(), false), Vec::<String>::new(), "its proposals may come yet");
+    assert_eq!(
+        stalls.lines(&[], &clock(), false),
+        [
+            "03:04:05.153   3 leader   -- the leader itself: 152 ms stopped (by a signal) in 3 threads (SyncThread:3, \
+             LearnerHandler-)",
+            "03:04:05.450   3 leader   -- the leader itself: 50.0 ms stopped (by a signal) in thread SyncThread:3",
+        ]
+    );
+    assert_eq!(stalls.lines(&[], &clock(), false), Vec::<String>::new());
+}
+
+#[test]
+fn a_stall_that_a_proposal_has_told_of_is_not_told_again() {
+    let told = |vantage, from_ms: u64, to_ms: u64| {
+        let (began_at, ended_at) = (from_ms * 1_000_000, to_ms * 1_000_000);
+        proposal(ProposalRecord { began_at, ended_at, ..slow() }, vantage, Some(3))
+    };
+    let lines = |first: &[Happening], second: &[Happening]| {
+        let mut stalls = Stalls::default();
+        stalls.lines(first, &clock(), false);
+        stalls.lines(second, &clock(), false).len()
+    };
+    let stall = || stall(stopped("SyncThread:3", 100, 250));
+    assert_eq!(lines(&[stall(), told(Vantage::Follower, 120, 252)], &[]), 0);
+    assert_eq!(lines(&[stall()], &[told(Vantage::Follower, 120, 252)]), 0);
+    assert_eq!(lines(&[stall()], &[told(Vantage::Follower, 190, 252)]), 1);
+    // What the leader measures is another's delay.
+    assert_eq!(lines(&[stall()], &[told(Vantage::Leader, 120, 252)]), 1);
 }
 
 #[test]
 fn transitions_are_told_in_words() {
     let text = |change| {
         let record = TransitionRecord { change, at: 0, ..TransitionRecord::default() };
-        to_text(&Happening::Transition(record, labels(Vantage::Follower, Some(2))), &clock())
+        to_text(&Happening::Transition(record, labels(Vantage::Follower, Some(2))), &clock(), false)
     };
     let told = text(change::TLS).unwrap();
     assert_eq!(
         told,
-        "03:04:05.000000    2  follower  -- connection is TLS: its proposals cannot be seen (pid 4242, zk1:2888)"
+        "03:04:05.000   2 follower -- connection is TLS: its proposals cannot be seen (pid 4242, zk1:2888)"
     );
     assert_eq!(text(change::SID), None);
     let number = (0..change::COUNT as u32).filter(|change| text(*change).is_some()).count();
