@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use probe_ebpf::abi::wire;
+use probe_ebpf::cause;
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::{Counts, Link};
 
@@ -66,6 +67,8 @@ impl Ledger {
         for (sum, ns) in report.stages_ns.iter_mut().zip(link.stages_ns) {
             *sum += ns;
         }
+        cause::add(&mut report.causes_ns, &link.causes_ns);
+        cause::add(&mut report.leader_ns, &link.leader_ns);
         report.delay.merge(&link.delay);
         report.heartbeat.merge(&link.heartbeat);
         report
@@ -83,6 +86,8 @@ fn empty(labels: &Labels) -> FollowerReport {
         counts: Counts::default(),
         in_flight: 0,
         stages_ns: [0; 4],
+        causes_ns: [0; cause::COUNT],
+        leader_ns: [0; cause::COUNT],
         delay: Box::new(Histogram::EMPTY),
         heartbeat: Box::new(Histogram::EMPTY),
     }
@@ -157,6 +162,7 @@ mod tests {
         (link.counts.matched, link.counts.expired) = (3, 2);
         link.counts.proposals = 5 + u64::from(in_flight);
         link.stages_ns = [1, 2, 3, 4];
+        (link.causes_ns[cause::FSYNC], link.leader_ns[cause::GC]) = (60, 7);
         [10, 20, 30].into_iter().for_each(|ns| link.delay.add(ns));
         link.heartbeat.add(5);
         link
@@ -182,6 +188,8 @@ mod tests {
         assert_eq!((both.connections, both.in_flight), (1, 4));
         assert_eq!((both.counts.proposals, both.counts.matched, both.counts.expired), (21, 6, 11));
         assert_eq!(both.stages_ns, [2, 4, 6, 8]);
+        assert_eq!((both.causes_ns[cause::FSYNC], cause::total(&both.causes_ns)), (120, both.delay.sum_ns));
+        assert_eq!((both.leader_ns[cause::GC], cause::total(&both.leader_ns)), (14, 14));
         assert_eq!((both.delay.count, both.delay.sum_ns, both.delay.max_ns), (6, 120, 30));
         assert_eq!(both.heartbeat.count, 2);
     }

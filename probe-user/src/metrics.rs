@@ -5,6 +5,7 @@
 //! TLS link, coverage before the first proposal) is absent, never zero; no series appears twice, whatever
 //! the report says. Deliberately absent: how the report was made, HTTP, quantiles (the scraper's job).
 
+mod causes;
 mod classic;
 mod jvm;
 pub(crate) mod process;
@@ -62,6 +63,7 @@ pub(crate) fn encode(report: &Report, probe: Probe, format: Format) -> Result<St
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition {
         rows: rows::collect(&report.followers),
+        waits: causes::ack_waits(&report.followers),
         jvms: report.jvms.clone(),
         report: report.probe.clone(),
         probe,
@@ -78,6 +80,7 @@ pub(crate) fn encode(report: &Report, probe: Probe, format: Format) -> Result<St
 #[derive(Debug)]
 struct Exposition {
     rows: Vec<Row>,
+    waits: causes::AckWaits,
     jvms: Vec<JvmReport>,
     report: ProbeReport,
     probe: Probe,
@@ -91,6 +94,7 @@ impl Collector for Exposition {
             self.encode_counter(e, counter)?;
         }
         self.encode_stages(e)?;
+        causes::encode(e, &self.rows, &self.waits)?;
         self.encode_links(e)?;
         self.encode_coverage(e)?;
         jvm::encode(e, &self.jvms)?;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use probe_ebpf::abi::kind;
+use probe_ebpf::cause::Parts;
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
@@ -63,6 +64,11 @@ pub struct FollowerReport {
     pub in_flight: u64,
     /// Sums of the stages receive, process, log, send in ns; all zero at the leader's vantage.
     pub stages_ns: [u64; 4],
+    /// Sums of the delays by cause, ns; they add up to the sum of the delays.
+    pub causes_ns: Parts,
+    /// At the leader's vantage: what the leader itself was doing while ACKs that had arrived waited to be read,
+    /// by cause, ns, for each ACK.
+    pub leader_ns: Parts,
     /// Proposal delays.
     pub delay: Box<Histogram>,
     /// Heartbeat delays.

@@ -76,11 +76,7 @@ pub(super) fn parts_of(delay_ns: u64, parts: &Parts) -> Parts {
 
 /// Those that are not zero, by name.
 pub(super) fn named(parts: &Parts) -> BTreeMap<&'static str, u64> {
-    let mut named: BTreeMap<_, _> = cause::NAMES.into_iter().zip(*parts).filter(|(_, ns)| *ns > 0).collect();
-    if named.is_empty() {
-        named.insert(cause::NAMES[cause::UNEXPLAINED], 0);
-    }
-    named
+    cause::NAMES.into_iter().zip(*parts).filter(|(_, ns)| *ns > 0).collect()
 }
 
 fn verdict_of(parts: &Parts) -> usize {

@@ -6,9 +6,11 @@
 
 use probe_ebpf::abi::kind;
 
+use super::parts::{bar, verdict};
+use super::proposal::named;
 use super::{duration, sid};
 use crate::clock::WallClock;
-use crate::model::{FollowerReport, Report};
+use crate::model::{FollowerReport, Report, Vantage};
 
 /// The summary as one JSON object.
 pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
@@ -57,6 +59,8 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "unframed_calls": c.unframed_calls,
         "snapshots": c.snapshots,
         "measured": f.delay.count,
+        "causes_ns": named(&f.causes_ns),
+        "leader_ns": (f.key.vantage == Vantage::Leader).then(|| named(&f.leader_ns)),
         "p50_ns": f.delay.quantile(500),
         "p90_ns": f.delay.quantile(900),
         "p99_ns": f.delay.quantile(990),
@@ -92,6 +96,14 @@ pub(crate) fn summary_text(report: &Report) -> String {
     // An observer acknowledges nothing: it has no delay to show.
     for f in report.followers.iter().filter(|f| !f.observer) {
         push(follower_text(f));
+        if f.causes_ns.iter().any(|ns| *ns > 0) {
+            push(format!(
+                "{:>25} {}  {}",
+                "time:",
+                bar(&f.causes_ns),
+                verdict(&f.causes_ns, &[], usize::MAX)
+            ));
+        }
     }
     if report.followers.is_empty() {
         push(

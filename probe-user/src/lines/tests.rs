@@ -130,7 +130,7 @@ fn what_is_inferred_says_so() {
 fn a_delay_of_nothing_is_still_a_whole() {
     let record = ProposalRecord { began_at: 5, ended_at: 5, read_at: 5, ..ProposalRecord::default() };
     let object = object(&proposal(record, Vantage::Follower, Some(2)));
-    assert_eq!(object["causes_ns"], json!({"unexplained": 0}));
+    assert_eq!(object["causes_ns"], json!({}));
     assert_eq!(object["evidence"]["known_share"], 0.0);
 }
 
@@ -321,6 +321,8 @@ fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> FollowerRepor
         counts: Counts { proposals: matched + 3, matched, expired: 1, stalls: 1, ..Counts::default() },
         in_flight: 2,
         stages_ns: [0; 4],
+        causes_ns: parts(&[(cause::FSYNC, delays.iter().sum())]),
+        leader_ns: [0; cause::COUNT],
         delay,
         heartbeat: Box::new(Histogram::EMPTY),
     }
@@ -340,6 +342,7 @@ fn the_summary_has_a_row_for_each_follower() {
     let expected = "\
 SID  VANTAGE   LEADER  PROPOSALS    MATCHED  EXPIRED  IN FLIGHT       P50       P90       P99       MAX  STALLS  ENSEMBLE
   2  follower       1          7          4        1          2    147 ms    147 ms    147 ms    150 ms       1  zk1:2888
+                    time: FFFFFFFFFF  100 % fsync
   ?  leader         1          3          0        1          2         -         -         -         -       1  zk1:2888  [tls, 40 replayed, 2 resyncs]
 no record was lost
 ";
@@ -380,6 +383,7 @@ fn the_summary_object_adds_up() {
         assert_eq!(count("matched"), count("measured") + count("unmeasured"));
     }
     assert_eq!(object["followers"][0]["max_ns"], 6);
+    assert_eq!(object["followers"][0]["causes_ns"], json!({"fsync": 11}));
     let unmeasured = &object["followers"][1];
     assert!(
         ["sid", "p50_ns", "p99_ns", "max_ns"].iter().all(|name| unmeasured[name].is_null()),

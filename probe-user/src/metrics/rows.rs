@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use crate::model::{FollowerKey, FollowerReport, Vantage};
+use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
 
 /// The label value of a follower whose server id is not known yet.
-const UNKNOWN_SID: &str = "unknown";
+pub(super) const UNKNOWN_SID: &str = "unknown";
 
 /// Of the bounds of proposal delays, heartbeats and stops use every so many: they are few, and series cost.
 const FEW_STEP: usize = 2;
@@ -41,6 +42,7 @@ pub(super) struct Row {
     pub(super) counts: Counts,
     pub(super) in_flight: u64,
     pub(super) stages_ns: [u64; 4],
+    pub(super) causes_ns: Parts,
     pub(super) delay: Delays,
     pub(super) heartbeat: Delays,
 }
@@ -100,6 +102,7 @@ impl Row {
             counts: Counts::default(),
             in_flight: 0,
             stages_ns: [0; 4],
+            causes_ns: [0; cause::COUNT],
             delay: Delays::new(1),
             heartbeat: Delays::new(FEW_STEP),
         }
@@ -112,6 +115,7 @@ impl Row {
         *self.links.entry((f.wire, f.observer)).or_default() += f.connections;
         add_counts(&mut self.counts, &f.counts);
         self.in_flight += f.in_flight;
+        cause::add(&mut self.causes_ns, &f.causes_ns);
         for (mine, theirs) in self.stages_ns.iter_mut().zip(f.stages_ns) {
             *mine += theirs;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{FollowerKey, FollowerReport, HookReport, ProgramRuns};
+use probe_ebpf::cause;
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
@@ -21,6 +22,8 @@ fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
         counts: Counts::default(),
         in_flight: 0,
         stages_ns: [0; 4],
+        causes_ns: [0; cause::COUNT],
+        leader_ns: [0; cause::COUNT],
         delay: Box::new(Histogram::EMPTY),
         heartbeat: Box::new(Histogram::EMPTY),
     }
@@ -130,6 +133,30 @@ fn every_counter_has_its_own_value() {
     ] {
         assert_eq!(samples.get(&series), Some(&value), "{series}");
     }
+}
+
+#[test]
+fn causes_add_up_and_the_leader_has_its_own() {
+    let mut here = follower(Vantage::Follower, Some(3));
+    (here.causes_ns[cause::GC], here.causes_ns[cause::ON_CPU]) = (2_000_000_000, 500_000_000);
+    let mut there = [follower(Vantage::Leader, Some(3)), follower(Vantage::Leader, Some(4))];
+    there[0].causes_ns[cause::REMOTE] = 3_000_000_000;
+    there.iter_mut().for_each(|f| f.leader_ns[cause::STOPPED] = 250_000_000);
+    let [third, fourth] = there;
+    let samples = samples(&open(vec![here, third, fourth]));
+    let of = |vantage: &str, cause: &str| {
+        let labels = format!("ensemble=\"e\",vantage=\"{vantage}\",sid=\"3\",cause=\"{cause}\"");
+        samples.get(&format!("termite_proposal_cause_seconds_total{{{labels}}}")).copied()
+    };
+    assert_eq!((of("follower", "gc"), of("follower", "on_cpu")), (Some(2.0), Some(0.5)));
+    assert_eq!((of("follower", "lock"), of("follower", "remote")), (Some(0.0), None));
+    assert_eq!(
+        (of("leader", "remote"), of("leader", "network"), of("leader", "gc")),
+        (Some(3.0), Some(0.0), None)
+    );
+    // The leader is 9, and both of its followers' ACKs waited.
+    let series = "termite_leader_ack_wait_seconds_total{ensemble=\"e\",sid=\"9\",cause=\"stopped\"}";
+    assert_eq!(samples[series], 0.5);
 }
 
 #[test]
@@ -266,8 +293,8 @@ fn series_are_few() {
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
     assert_eq!(series(0, Vantage::Leader), 28 + 24);
-    assert_eq!(series(1, Vantage::Follower), 28 + 24 + 47);
-    assert_eq!(series(4, Vantage::Leader), 28 + 24 + 4 * 43);
+    assert_eq!(series(1, Vantage::Follower), 28 + 24 + 47 + 14);
+    assert_eq!(series(4, Vantage::Leader), 28 + 24 + 4 * (43 + 3) + 14);
     assert!(series(5, Vantage::Leader) < 300);
 }
 
