@@ -112,8 +112,8 @@ fn behind(other: &Other, own_pid: u32) -> String {
     match (other.pid, &other.cgroup) {
         (Some(0), _) => "its CPU was idle".to_owned(),
         (Some(pid), _) if pid == own_pid => format!("{who} of its own process"),
-        (_, Some(path)) => format!("{who} in {}", end_of(path)),
-        (_, None) => who,
+        (_, Some(path)) if path != "/" => format!("{who} in {}", end_of(path)),
+        _ => who,
     }
 }
 
@@ -214,6 +214,7 @@ mod tests {
         };
         let behind = |pid, cgroup| Clue { preemptor: other(pid, cgroup), ..of(cause::RUN_QUEUE) };
         check(behind(5, Some("/user.slice")), Some("behind stress-ng[4711] in /user.slice"));
+        check(behind(5, Some("/")), Some("behind stress-ng[4711]"));
         check(behind(5, None), Some("behind stress-ng[4711]"));
         check(behind(9, Some("/zk")), Some("behind stress-ng[4711] of its own process"));
         check(behind(0, None), Some("its CPU was idle"));
