@@ -19,6 +19,7 @@ use crate::engine::{Engine, Happening, SCAN_EVERY};
 use crate::kernel::Settings;
 use crate::lines;
 use crate::session::{self, WhenNone};
+use crate::symbols;
 
 /// Text or NDJSON, and what was already told.
 pub(crate) struct Sink<W> {
@@ -206,6 +207,12 @@ fn tell_begin(engine: &Engine, args: &TraceArgs) {
         for note in &server.notes {
             eprintln!("    note: {note}");
         }
+    }
+    if !symbols::are_shown() {
+        eprintln!(
+            "  without names of kernel functions: /proc/kallsyms hides them; run with CAP_SYSLOG, or set \
+             kernel.kptr_restrict to 0"
+        );
     }
     for hook in engine.hooks().iter().filter(|h| h.state != "attached") {
         eprintln!("  without {}: {}", hook.hook, hook.reason);

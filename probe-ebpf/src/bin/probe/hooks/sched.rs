@@ -11,7 +11,7 @@ use probe_ebpf::thread::{Overlay, Segment, Thread, by, state};
 
 use crate::charge;
 use crate::emit::{lost, submit};
-use crate::kernel::{SystemCall, Task, TaskStruct, offset};
+use crate::kernel::{SystemCall, Task, TaskStruct, config, offset};
 use crate::threads::{self, is_tracked, now};
 use crate::{maps, safepoints};
 
@@ -121,6 +121,9 @@ fn is_notable(thread: &Thread, was: u32, segment: &Segment) -> bool {
 
 #[inline(always)]
 fn tell(thread: &Thread, task: TaskStruct, prev: TaskStruct, segment: &Segment) {
+    if config().slower_ns == u64::MAX {
+        return; // nobody asked to see anything
+    }
     let Some(mut entry) = maps::RECORDS.reserve::<SegmentRecord>(0) else {
         lost(kind::SEGMENT);
         return;
