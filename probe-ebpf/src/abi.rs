@@ -6,6 +6,7 @@
 //! payload byte. Deliberately absent: `bool`, `Option` and enums with data.
 
 use crate::cause::Parts;
+use crate::network::Way;
 
 /// How a link looks from its host: the value of [`crate::link::Identity::side`].
 pub mod side {
@@ -60,10 +61,28 @@ pub struct Offsets {
     pub tcp_write_seq: u32,
     /// `tcp_sock.snd_una`: first byte not yet acknowledged by the peer, u32.
     pub tcp_snd_una: u32,
+    /// `tcp_sock.snd_nxt`: end of the data sent, u32.
+    pub tcp_snd_nxt: u32,
+    /// `tcp_sock.dsack_dups`: segments that the peer reports to have had twice, u32.
+    pub tcp_dsack_dups: u32,
+    /// `tcp_sock.rtt_min`: a windowed minimum, µs; the value stands behind the u32 of its time.
+    pub tcp_rtt_min: u32,
+    /// `tcp_sock.rx_opt.rcv_tsval`: timestamp of the last segment, u32.
+    pub tcp_rcv_tsval: u32,
     /// `tcp_sock.bytes_received`: stream bytes received in order, u64.
     pub tcp_bytes_received: u32,
     /// `tcp_sock.bytes_acked`: stream bytes acknowledged by the peer, u64.
     pub tcp_bytes_acked: u32,
+    /// `sk_buff.sk`: the socket that sends it.
+    pub skb_sk: u32,
+    /// `sk_buff.head`: begin of its buffer.
+    pub skb_head: u32,
+    /// `sk_buff.data`: begin of what the present layer sees of it.
+    pub skb_data: u32,
+    /// `sk_buff.len`: bytes from there, u32.
+    pub skb_len: u32,
+    /// `sk_buff.transport_header`: offset of the TCP header from `head`, u16.
+    pub skb_transport_header: u32,
     /// `task_struct.pid`: thread id.
     pub task_pid: u32,
     /// `task_struct.tgid`: process id.
@@ -200,10 +219,14 @@ pub struct ProposalRecord {
     pub flush_ended_at: u64,
     /// Thread that sent the ACK (follower) or read it (leader).
     pub tid: u32,
-    /// Explicit padding.
-    pub reserved: u32,
-    /// Number of the receipt of its arrival.
+    /// Leader: sequence number after the ACK's last byte.
+    pub ack_seq: u32,
+    /// Follower: number of the receipt of its arrival. Leader: sequence number after the proposal's last byte.
     pub receipt: u64,
+    /// Leader: segments that the connection had sent again so far.
+    pub resent: u64,
+    /// Leader: what of the delay is the network's.
+    pub way: Way,
     /// The delay by cause, see [`crate::cause`]; the parts sum to it.
     pub causes_ns: Parts,
 }
@@ -222,8 +245,10 @@ impl ProposalRecord {
         flush_began_at: 0,
         flush_ended_at: 0,
         tid: 0,
-        reserved: 0,
+        ack_seq: 0,
         receipt: 0,
+        resent: 0,
+        way: Way { unsent_ns: 0, resent_ns: 0, round_trip_ns: 0, held_ns: 0 },
         causes_ns: [0; crate::cause::COUNT],
     };
 }
@@ -393,10 +418,10 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 27 * 4);
+    assert!(size_of::<Offsets>() == 36 * 4);
     assert!(size_of::<Config>() == 24);
     assert!(size_of::<Process>() == 32);
-    assert!(size_of::<ProposalRecord>() == 208);
+    assert!(size_of::<ProposalRecord>() == 248);
     assert!(size_of::<SegmentRecord>() == 208);
     assert!(size_of::<HeartbeatRecord>() == 32);
     assert!(size_of::<TransitionRecord>() == 24);

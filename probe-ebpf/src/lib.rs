@@ -15,6 +15,7 @@ pub mod framer;
 pub mod histogram;
 pub mod history;
 pub mod link;
+pub mod network;
 pub mod overtaken;
 pub mod ports;
 pub mod safepoint;

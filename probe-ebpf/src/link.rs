@@ -11,6 +11,7 @@ use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
 use crate::cause::{self, Parts};
 use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
+use crate::network::Path;
 use crate::overtaken::{self, Overtaken};
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
@@ -131,6 +132,8 @@ pub struct Rings {
     pub receipts: [Receipt; RECEIPTS],
     /// ACKs that came before their proposal's send call had ended.
     pub overtaken: overtaken::Waiting,
+    /// What the leader's TCP shows of the way to the learner.
+    pub path: Path,
 }
 
 /// What is known about the call that carried a packet.
@@ -204,6 +207,8 @@ impl Handed {
 struct Stamp {
     at: u64,
     doubt: u64,
+    /// Sequence number after the packet.
+    end_seq: u32,
 }
 
 impl Link {
@@ -271,15 +276,15 @@ impl Link {
     #[inline(always)]
     fn stamp(&mut self, rings: &Rings, config: &Config, call: &Call, end_seq: u32) -> Stamp {
         if call.incoming == 0 {
-            return Stamp { at: self.handed.at(end_seq, call.now), doubt: 0 };
+            return Stamp { at: self.handed.at(end_seq, call.now), doubt: 0, end_seq };
         }
         match self.arrivals.find(&rings.arrivals, end_seq) {
             // Bytes from before the probe came may share the first arrival that it saw.
             Some(a) if a.coarse != Arrival::FIRST || self.drained == 1 => {
-                Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 } }
+                Stamp { at: a.at, doubt: if a.coarse == 1 { Entry::COARSE } else { 0 }, end_seq }
             }
-            _ if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE },
-            _ => Stamp { at: call.now, doubt: Entry::NO_ARRIVAL },
+            _ if config.arrival_hook == 0 => Stamp { at: call.now, doubt: Entry::COARSE, end_seq },
+            _ => Stamp { at: call.now, doubt: Entry::NO_ARRIVAL, end_seq },
         }
     }
 
@@ -360,7 +365,8 @@ impl Link {
             self.leave(mode::UNCONFIRMED);
             self.window.low = self.window.high;
         }
-        let mut entry = Entry { began: (stamp.at & !3) | stamp.doubt, read_at: 0, receipt: 0 };
+        let mut entry =
+            Entry { began: (stamp.at & !3) | stamp.doubt, read_at: 0, receipt: stamp.end_seq as u64 };
         let mut effect = Effect::None;
         if call.incoming == 1 {
             entry.read_at = call.now;
@@ -381,7 +387,13 @@ impl Link {
         self.window.leave_at_once(zxid);
         self.counts.matched += 1;
         let ack_call = Call { now: ack.read_at, incoming: 1, ..*call };
-        self.measure(config, &ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0 })
+        self.measure(
+            config,
+            &ack_call,
+            zxid,
+            &entry,
+            Stamp { at: ack.arrived_at, doubt: 0, end_seq: ack.end_seq },
+        )
     }
 
     #[inline(always)]
@@ -416,7 +428,13 @@ impl Link {
                 Effect::None
             }
             Taken::Unknown if call.incoming == 1 && stamp.doubt == 0 && self.window.awaits(zxid) => {
-                let ack = Overtaken { zxid, arrived_at: stamp.at, read_at: call.now };
+                let ack = Overtaken {
+                    zxid,
+                    arrived_at: stamp.at,
+                    read_at: call.now,
+                    end_seq: stamp.end_seq,
+                    reserved: 0,
+                };
                 overtaken::put(&mut rings.overtaken, ack);
                 Effect::None
             }

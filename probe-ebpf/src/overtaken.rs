@@ -19,6 +19,10 @@ pub struct Overtaken {
     pub arrived_at: u64,
     /// `ack_read`.
     pub read_at: u64,
+    /// Sequence number after its last byte.
+    pub end_seq: u32,
+    /// Explicit padding.
+    pub reserved: u32,
 }
 
 /// Waiting ACKs by the proposal's counter.

@@ -18,7 +18,8 @@ pub struct Entry {
     pub began: u64,
     /// `read`; 0 at the leader.
     pub read_at: u64,
-    /// Number of the receipt that says what the time up to `read` went to.
+    /// Number of the receipt that says what the time up to `read` went to. At the leader the sequence number after the
+    /// proposal's last byte.
     pub receipt: u64,
 }
 

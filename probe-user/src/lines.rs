@@ -4,6 +4,7 @@
 //! `delay_ns`, and at the follower so does `stages_ns`. Deliberately absent: where the text goes.
 #![forbid(unsafe_code)]
 
+mod network;
 mod parts;
 mod proposal;
 mod stages;

@@ -149,7 +149,7 @@ const fn only(name: &'static str, programs: &'static [Program]) -> Variant {
 }
 
 // The numbers are those of the kernels' prototypes: include/trace/events/{sock,tcp,task}.h, net/ipv4/tcp.c.
-const JOBS: [Wanted; 8] = [
+const JOBS: [Wanted; 9] = [
     Wanted {
         hook: "receive",
         required: true,
@@ -193,6 +193,21 @@ const JOBS: [Wanted; 8] = [
             only("arrival_tp", &[tp_btf("arrival_tp", "sk_data_ready", &[1])]),
             only("arrival_fentry", &[fentry("arrival_fentry", "sock_def_readable", &[1])]),
         ],
+    },
+    Wanted {
+        hook: "path",
+        required: false,
+        purpose: "tells the network from the other node at the leader",
+        loss: "network and remote are not told apart at the leader: all of a delay there is remote",
+        remedy: |_| "a kernel with the tracepoints tcp_probe and tcp_retransmit_skb (Linux 4.16 or newer)",
+        variants: &[only(
+            "path_tp",
+            &[
+                tp_btf("acked_tp", "tcp_probe", &[2]),
+                tp_btf("resent_tp", "tcp_retransmit_skb", &[2, 3]),
+                tp_btf("left_tp", "net_dev_start_xmit", &[2]),
+            ],
+        )],
     },
     Wanted {
         hook: "close",

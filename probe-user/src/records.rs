@@ -10,6 +10,7 @@ use probe_ebpf::abi::{
     kind,
 };
 use probe_ebpf::cause;
+use probe_ebpf::network::Way;
 use probe_ebpf::safepoint::NAME_BYTES;
 
 /// A decoded record.
@@ -91,8 +92,15 @@ fn proposal(mut b: Bytes) -> ProposalRecord {
         flush_began_at: b.get_u64_ne(),
         flush_ended_at: b.get_u64_ne(),
         tid: b.get_u32_ne(),
-        reserved: b.get_u32_ne(),
+        ack_seq: b.get_u32_ne(),
         receipt: b.get_u64_ne(),
+        resent: b.get_u64_ne(),
+        way: Way {
+            unsent_ns: b.get_u64_ne(),
+            resent_ns: b.get_u64_ne(),
+            round_trip_ns: b.get_u64_ne(),
+            held_ns: b.get_u64_ne(),
+        },
         causes_ns: std::array::from_fn(|_| b.get_u64_ne()),
     }
 }
@@ -175,8 +183,8 @@ mod tests {
         let mut b = BytesMut::new();
         [kind::PROPOSAL, 7, 3, 4].iter().for_each(|v| b.put_u32_ne(*v));
         [0x1_0000_0001_u64, 10, 90, 20, 30, 80].iter().for_each(|v| b.put_u64_ne(*v));
-        [42_u32, 0].iter().for_each(|v| b.put_u32_ne(*v));
-        b.put_u64_ne(12);
+        [42_u32, 9].iter().for_each(|v| b.put_u32_ne(*v));
+        [12_u64, 3, 4, 5, 6, 7].iter().for_each(|v| b.put_u64_ne(*v));
         (0..cause::COUNT as u64).for_each(|v| b.put_u64_ne(v));
         let want = ProposalRecord {
             kind: kind::PROPOSAL,
@@ -190,8 +198,10 @@ mod tests {
             flush_began_at: 30,
             flush_ended_at: 80,
             tid: 42,
-            reserved: 0,
+            ack_seq: 9,
             receipt: 12,
+            resent: 3,
+            way: Way { unsent_ns: 4, resent_ns: 5, round_trip_ns: 6, held_ns: 7 },
             causes_ns: std::array::from_fn(|cause| cause as u64),
         };
         assert_eq!(Record::decode(b.freeze()), Ok(Record::Proposal(want)));

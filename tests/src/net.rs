@@ -86,7 +86,7 @@ impl Namespace {
     }
 
     /// Does something on a thread that is inside; a socket stays where it was made.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let fd = self.file.as_raw_fd();
         std::thread::scope(|scope| {
             scope

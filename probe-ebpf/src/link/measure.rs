@@ -6,6 +6,7 @@
 use crate::abi::{Config, Flush, ProposalRecord, flag};
 use crate::cause::{self, Parts};
 use crate::link::{Call, Effect, Link, Rings, Stamp};
+use crate::network::Path;
 use crate::thread::Clock;
 use crate::window::Entry;
 
@@ -89,6 +90,7 @@ impl Link {
         record.flush_began_at = 0;
         record.flush_ended_at = 0;
         record.tid = call.tid;
+        record.ack_seq = end.end_seq;
         record.receipt = entry.receipt;
         if call.incoming == 0 {
             self.add_stages(&call.flush);
@@ -100,7 +102,7 @@ impl Link {
     #[inline(always)]
     pub fn charge(&mut self, rings: &Rings, thread: Option<&mut impl Clock>, place: usize) {
         if place == 1 {
-            self.charge_leader(thread)
+            self.charge_leader(&rings.path, thread)
         } else {
             self.charge_learner(rings, thread)
         }
@@ -110,10 +112,14 @@ impl Link {
     /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is
     /// the leader's own.
     #[inline(always)]
-    fn charge_leader(&mut self, thread: Option<&mut impl Clock>) {
+    fn charge_leader(&mut self, path: &Path, thread: Option<&mut impl Clock>) {
         let record = &mut self.records[1];
         record.causes_ns = [0; cause::COUNT];
-        record.causes_ns[cause::REMOTE] = record.ended_at.wrapping_sub(record.began_at);
+        record.way = path.way((record.began_at, record.ended_at), record.receipt as u32, record.ack_seq);
+        record.resent = path.resent as u64;
+        let network = record.way.total();
+        record.causes_ns[cause::NETWORK] = network;
+        record.causes_ns[cause::REMOTE] = record.ended_at.wrapping_sub(record.began_at).wrapping_sub(network);
         if self.spent.from != record.ended_at || self.spent.to != record.read_at {
             self.spent.from = record.ended_at;
             self.spent.to = record.read_at;

@@ -82,6 +82,7 @@ impl Probe {
                 window: [Entry::default(); window::CAPACITY as usize],
                 arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
                 receipts: [Receipt::default(); RECEIPTS],
+                path: crate::network::Path::NEW,
                 overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
             }),
             config: Config { arrival_hook: 1, stall_ns: 2000, ..Config::default() },
@@ -389,6 +390,7 @@ fn an_ack_that_overtakes_its_send_call_is_matched() {
         window: [Entry::default(); window::CAPACITY as usize],
         arrivals: [Arrival::default(); arrivals::CAPACITY as usize],
         receipts: [Receipt::default(); RECEIPTS],
+        path: crate::network::Path::NEW,
         overtaken: [Overtaken::default(); overtaken::CAPACITY as usize],
     };
     link.window.mode = mode::JOINING;

@@ -18,8 +18,9 @@ use super::offsets::{self, LostField};
 use super::read;
 
 /// Tracepoints that some variant of a program uses.
-pub(crate) const TRACEPOINTS: [&str; 9] = [
+pub(crate) const TRACEPOINTS: [&str; 12] = [
     "inet_sock_set_state",
+    "net_dev_start_xmit",
     "sched_process_exit",
     "sched_switch",
     "sched_waking",
@@ -27,6 +28,8 @@ pub(crate) const TRACEPOINTS: [&str; 9] = [
     "sock_recv_length",
     "sock_send_length",
     "task_rename",
+    "tcp_probe",
+    "tcp_retransmit_skb",
     "tcp_sendmsg_locked",
 ];
 

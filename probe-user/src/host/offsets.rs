@@ -62,6 +62,7 @@ const ADDRESSES: &str = "naming the two ends of a connection";
 const NAMESPACE: &str = "telling connections of different network namespaces apart";
 const ARRIVAL: &str = "the instant at which a proposal's last byte arrived";
 const POSITION: &str = "placing the bytes of a call in the stream";
+const PATH: &str = "telling the network from the other node at the leader";
 const CALL: &str = "reading the packet heads of a socket call";
 
 const THREAD: &str = "telling the threads of a server apart";
@@ -83,8 +84,17 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     field("tcp_sock", "copied_seq", POSITION, |o| &mut o.tcp_copied_seq),
     field("tcp_sock", "write_seq", POSITION, |o| &mut o.tcp_write_seq),
     field("tcp_sock", "snd_una", POSITION, |o| &mut o.tcp_snd_una),
+    field("tcp_sock", "snd_nxt", PATH, |o| &mut o.tcp_snd_nxt),
+    field("tcp_sock", "dsack_dups", PATH, |o| &mut o.tcp_dsack_dups),
+    field("tcp_sock", "rtt_min", PATH, |o| &mut o.tcp_rtt_min),
+    field("tcp_sock", "rx_opt.rcv_tsval", PATH, |o| &mut o.tcp_rcv_tsval),
     field("tcp_sock", "bytes_received", ARRIVAL, |o| &mut o.tcp_bytes_received),
     field("tcp_sock", "bytes_acked", POSITION, |o| &mut o.tcp_bytes_acked),
+    field("sk_buff", "sk", PATH, |o| &mut o.skb_sk),
+    field("sk_buff", "head", PATH, |o| &mut o.skb_head),
+    field("sk_buff", "data", PATH, |o| &mut o.skb_data),
+    field("sk_buff", "len", PATH, |o| &mut o.skb_len),
+    field("sk_buff", "transport_header", PATH, |o| &mut o.skb_transport_header),
     field("task_struct", "pid", THREAD, |o| &mut o.task_pid),
     field("task_struct", "tgid", THREAD, |o| &mut o.task_tgid),
     field("task_struct", "comm", THREAD, |o| &mut o.task_comm),
@@ -244,6 +254,9 @@ mod tests {
             ("copied_seq", offsets.tcp_copied_seq),
             ("write_seq", offsets.tcp_write_seq),
             ("snd_una", offsets.tcp_snd_una),
+            ("snd_nxt", offsets.tcp_snd_nxt),
+            ("dsack_dups", offsets.tcp_dsack_dups),
+            ("rtt_min", offsets.tcp_rtt_min),
             ("bytes_received", offsets.tcp_bytes_received),
             ("bytes_acked", offsets.tcp_bytes_acked),
         ] {

@@ -11,6 +11,7 @@ use probe_ebpf::abi::{ProposalRecord, flag};
 use probe_ebpf::cause::{self, Parts};
 use serde::Serialize;
 
+use super::network::Network;
 use super::parts::{bar, verdict};
 use super::stages::Stages;
 use super::stall::Segment;
@@ -57,6 +58,9 @@ struct Evidence<'a> {
     /// Leader only: how long the ACK lay unread there. Not part of the delay.
     #[serde(skip_serializing_if = "Option::is_none")]
     ack_unread_ns: Option<u64>,
+    /// Leader only: what `network` is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Network>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inferred_because: Option<&'static str>,
     /// Long waits of this process in that time; at the leader, while the ACK lay unread.
@@ -110,6 +114,7 @@ pub(super) fn to_json(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
             tid: r.tid,
             longest_stage: stages_ns.as_ref().map(|s| s.longest().0),
             ack_unread_ns: (!follower).then(|| r.read_at.saturating_sub(r.ended_at)),
+            network: (!follower).then(|| Network::of(r)),
             inferred_because: inferred
                 .then_some("the instant of arrival is coarse or was taken from the read"),
             segments: clues.iter().map(|clue| Segment::of(clue)).collect(),

@@ -70,6 +70,9 @@ pub struct Proposal {
     /// Whether it was matched without seeing zxids.
     #[serde(default)]
     pub inferred: bool,
+    /// What the verdict rests on.
+    #[serde(default)]
+    pub evidence: serde_json::Value,
 }
 
 /// The stages of a delay at the follower.

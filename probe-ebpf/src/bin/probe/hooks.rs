@@ -4,6 +4,7 @@ mod arrival;
 mod close;
 mod flush;
 mod handed;
+mod path;
 mod receive;
 mod safepoint;
 mod sched;

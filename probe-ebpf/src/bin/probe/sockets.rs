@@ -88,6 +88,12 @@ impl Candidate {
         if on_quorum_port || is_reset { Some(Self { sk, local, remote, on_quorum_port }) } else { None }
     }
 
+    /// Its link, if it has one.
+    #[inline(always)]
+    pub fn known(self) -> Option<LinkRef> {
+        find(self.sk)
+    }
+
     /// Its link, created when the socket is on a quorum port. `task` is its user, when that is who runs now.
     #[inline(always)]
     pub fn link(self, task: Option<Task>) -> Option<LinkRef> {
@@ -157,6 +163,9 @@ fn create(sk: Sock, task: Option<Task>, local: u16, remote: u16) -> Option<LinkR
     // SAFETY: the slot was free, so this CPU alone has it until the tag is stored.
     unsafe {
         open(&mut *link, sk, local, remote);
+        if let Some(rings) = rings(slot) {
+            (*rings).path.reset();
+        }
         (*tag).generation = (*link).identity.generation;
     }
     // SAFETY: as above.

@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_tracepoint, fentry};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use core::ffi::c_void;
+use probe_ebpf::abi::side;
 
 use crate::kernel::{Sock, offset};
 use crate::sockets::{Candidate, is_passed_over, rings};
@@ -40,5 +41,10 @@ fn arrived(sk: Sock) {
     let (link, rings) = unsafe { (&mut *at.link, &mut *rings) };
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    link.arrivals.push(&mut rings.arrivals, tcp.load(offset!(tcp_rcv_nxt)), now);
+    let end_seq = tcp.load(offset!(tcp_rcv_nxt));
+    link.arrivals.push(&mut rings.arrivals, end_seq, now);
+    if link.identity.side == side::LEADER {
+        rings.path.on_twice(tcp.load(offset!(tcp_dsack_dups)));
+        rings.path.on_arrival(end_seq, tcp.load(offset!(tcp_rcv_tsval)), now);
+    }
 }
