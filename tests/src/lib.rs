@@ -13,6 +13,7 @@ pub mod ensemble;
 pub mod exposition;
 pub mod fault;
 pub mod http;
+pub mod judgement;
 pub mod load;
 pub mod markdown;
 pub mod net;

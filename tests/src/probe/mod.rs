@@ -11,7 +11,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-pub use self::record::{Follower, Lost, Proposal, Record, RecordCount, Safepoint, Stages, Summary, Vantage};
+pub use self::record::{
+    Follower, Lost, Proposal, Record, RecordCount, Safepoint, Stages, Stall, Summary, Vantage,
+};
 pub use self::run::{END_PATIENCE, Outcome, Run, Trace};
 
 /// The variable that names the binary under test.

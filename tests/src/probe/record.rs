@@ -18,6 +18,8 @@ pub enum Record {
     Transition(serde_json::Value),
     /// A JVM stood still.
     Safepoint(Safepoint),
+    /// A thread of a server stood still without a proposal that waited for it.
+    Stall(Stall),
     /// Records that could not be emitted.
     Lost(Lost),
     /// The last line.
@@ -111,6 +113,23 @@ pub struct Safepoint {
     pub rung: String,
 }
 
+/// A time for which a thread of a server stood still.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Stall {
+    /// Its end, on the monotonic clock.
+    pub mono_ns: u64,
+    /// The process.
+    pub pid: u32,
+    /// The server.
+    pub sid: Option<u64>,
+    /// The thread.
+    pub tid: u32,
+    /// Why it stood still.
+    pub cause: String,
+    /// How long.
+    pub duration_ns: u64,
+}
+
 /// Records that could not be emitted.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Lost {
@@ -182,6 +201,16 @@ pub struct Follower {
 }
 
 impl Proposal {
+    /// When the delay began, on the monotonic clock.
+    pub fn began_at(&self) -> u64 {
+        self.mono_ns.saturating_sub(self.delay_ns)
+    }
+
+    /// The part that has no cause.
+    pub fn unexplained_ns(&self) -> u64 {
+        self.causes_ns.get("unexplained").copied().unwrap_or(0)
+    }
+
     /// What every record promises: the parts add up to the delay.
     pub fn check(&self) -> Result<()> {
         let causes: u64 = self.causes_ns.values().sum();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::record::{Proposal, Record, Safepoint, Summary};
+use super::record::{Proposal, Record, Safepoint, Stall, Summary};
 use crate::process::Process;
 
 /// How long the probe may take to be ready.
@@ -158,6 +158,7 @@ impl Outcome {
                     trace.proposals.push(proposal);
                 }
                 Record::Safepoint(safepoint) => trace.safepoints.push(safepoint),
+                Record::Stall(stall) => trace.stalls.push(stall),
                 Record::Lost(_) => trace.lost.push(line.to_owned()),
                 Record::Transition(value) => trace.transitions.push(value),
                 Record::Summary(summary) => {
@@ -178,6 +179,8 @@ pub struct Trace {
     pub proposals: Vec<Proposal>,
     /// The stops of JVMs, in the order of the lines.
     pub safepoints: Vec<Safepoint>,
+    /// Stalls without a proposal, in the order of the lines.
+    pub stalls: Vec<Stall>,
     /// Lines that tell of losses.
     pub lost: Vec<String>,
     /// Servers and links that came, went or changed.

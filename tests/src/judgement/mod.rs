@@ -1,0 +1,204 @@
+//! What the probe made of the faults that were injected: the right server, the right cause, the right size?
+//!
+//! In: [`Injection`]s with their truth, and what the probe wrote meanwhile. Out: a [`Finding`] for each, the
+//! [`Alarm`]s of servers to which nothing was done, and the share of the delays that stayed unexplained.
+//! Pure: no clock, no file, no process.
+
+mod alarms;
+mod score;
+mod size;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::alarms::{ALARM_NS, Alarm, alarms};
+pub use self::score::{Bars, Errors, Score, Shares};
+use crate::fault::{Episode, Expected};
+use crate::probe::{Proposal, Stall};
+
+/// How long before an episode the delay may begin that it caused: what was being processed when it came.
+const BEFORE_NS: u64 = 5_000_000;
+/// Unless a delay is at least this part of the truth, the episode caused none: no proposal met it.
+const LEAST_PART: u64 = 2;
+
+/// The verdict where a stop was to be told of, and was not.
+pub const NOTHING: &str = "(nothing)";
+
+/// Where a fault was injected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// Into one follower.
+    Follower,
+    /// Into one of two followers, while the other had another one.
+    TwoFollowers,
+    /// Into the leader.
+    Leader,
+}
+
+impl Place {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "one follower",
+            Self::TwoFollowers => "two followers",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// A fault that was injected.
+#[derive(Clone, Copy, Debug)]
+pub struct Injection {
+    /// Its name.
+    pub fault: &'static str,
+    /// Where.
+    pub place: Place,
+    /// What the probe is to say.
+    pub expected: Expected,
+    /// When, and how long by somebody else's measure.
+    pub episode: Episode,
+}
+
+/// A time for which a thread of a server, or all of them, stood still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The server.
+    pub sid: Option<u64>,
+    /// The thread; 0 when it was all of them.
+    pub tid: u32,
+    /// Why.
+    pub cause: String,
+    /// From when, on the monotonic clock.
+    pub began_at: u64,
+    /// Until when.
+    pub ended_at: u64,
+}
+
+impl From<&Stall> for Stop {
+    fn from(stall: &Stall) -> Self {
+        Self {
+            sid: stall.sid,
+            tid: stall.tid,
+            cause: stall.cause.clone(),
+            began_at: stall.mono_ns.saturating_sub(stall.duration_ns),
+            ended_at: stall.mono_ns,
+        }
+    }
+}
+
+/// What the probe said of one injection.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The fault.
+    pub fault: &'static str,
+    /// Where it was injected.
+    pub place: Place,
+    /// How long it held the server, if somebody measured that.
+    pub truth_ns: Option<u64>,
+    /// What the probe said; nothing when no proposal was held up by it.
+    pub said: Option<Said>,
+}
+
+/// What the probe said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The server that it named.
+    pub sid: Option<u64>,
+    /// Is it the one with the fault?
+    pub is_right_server: bool,
+    /// The cause that it named.
+    pub verdict: String,
+    /// Is it what was done?
+    pub is_right_cause: bool,
+    /// The size of the cause.
+    pub size_ns: u64,
+}
+
+impl Finding {
+    /// How far the size is off.
+    pub fn error_ns(&self) -> Option<u64> {
+        let said = self.said.as_ref().filter(|said| said.is_right_server && said.is_right_cause)?;
+        Some(said.size_ns.abs_diff(self.truth_ns?))
+    }
+}
+
+impl Expected {
+    /// Is this a true answer?
+    pub fn allows(&self, cause: &str) -> bool {
+        self.cause == cause || self.also.contains(&cause)
+    }
+}
+
+/// Judges one injection. `faulted` are all servers to which something was done in the same scenario.
+pub fn judge(
+    injection: &Injection,
+    faulted: &BTreeSet<u64>,
+    proposals: &[Proposal],
+    stops: &[Stop],
+) -> Finding {
+    let Injection { fault, place, episode, .. } = *injection;
+    let said = match place {
+        Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
+        Place::Leader => Some(of_stops(injection, stops)),
+    };
+    Finding { fault, place, truth_ns: episode.truth_ns, said }
+}
+
+/// By the largest delay of the server that began while the fault was on. The wrong server is named when
+/// another one, to which nothing was done, is said to have waited longer for the very same cause: that it had
+/// trouble of another kind at the same time is no answer about this fault.
+fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Proposal]) -> Option<Said> {
+    let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
+    let begins = span.from_ns.saturating_sub(BEFORE_NS)..=span.to_ns;
+    let is_stall = |proposal: &&Proposal| {
+        proposal.vantage == expected.vantage
+            && begins.contains(&proposal.began_at())
+            && truth_ns.is_none_or(|truth_ns| proposal.delay_ns * LEAST_PART >= truth_ns)
+    };
+    let is_other = |proposal: &&Proposal| {
+        let of_faulted = proposal.sid.is_some_and(|of| faulted.contains(&of));
+        !of_faulted && proposal.verdict.as_deref().is_some_and(|verdict| expected.allows(verdict))
+    };
+    let stalls = || proposals.iter().filter(is_stall);
+    let own = stalls().filter(|proposal| proposal.sid == Some(sid)).max_by_key(|proposal| proposal.delay_ns);
+    let other = stalls().filter(is_other).max_by_key(|proposal| proposal.delay_ns);
+    let named = [own, other].into_iter().flatten().max_by_key(|proposal| proposal.delay_ns)?;
+    let verdict = named.verdict.clone().unwrap_or_default();
+    Some(Said {
+        sid: named.sid,
+        is_right_server: named.sid == Some(sid),
+        is_right_cause: expected.allows(&verdict),
+        verdict,
+        size_ns: size::of_delay(injection, named),
+    })
+}
+
+/// By the stops of a server's own threads: of that cause and thread that has most of the span. Nobody but the
+/// probe says whether a thread stood still, so to see nothing is wrong.
+fn of_stops(injection: &Injection, stops: &[Stop]) -> Said {
+    let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
+    let mut sums: BTreeMap<(u64, u32, &str), u64> = BTreeMap::new();
+    for stop in stops {
+        let met_ns = stop.ended_at.min(span.to_ns).saturating_sub(stop.began_at.max(span.from_ns));
+        if let Some(of) = stop.sid
+            && met_ns > 0
+        {
+            *sums.entry((of, stop.tid, &stop.cause)).or_default() += met_ns;
+        }
+    }
+    let most = sums.into_iter().max_by_key(|(_, ns)| *ns);
+    let most = most.filter(|(_, ns)| truth_ns.is_none_or(|truth_ns| ns * LEAST_PART >= truth_ns));
+    let ((of, verdict), size_ns) = match most {
+        Some(((of, _, verdict), ns)) => ((Some(of), verdict), ns),
+        None => ((None, NOTHING), 0),
+    };
+    Said {
+        sid: of,
+        is_right_server: of == Some(sid),
+        is_right_cause: expected.allows(verdict),
+        verdict: verdict.to_owned(),
+        size_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests;
