@@ -13,12 +13,22 @@ pub struct Table {
 impl Table {
     /// A table with these columns; the first is of words, the others of figures.
     pub fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self { rows: vec![head.map(str::to_owned).into()] }
+        Self::of(head.map(str::to_owned).into())
+    }
+
+    /// The same for columns that are not known beforehand.
+    pub fn of(head: Vec<String>) -> Self {
+        Self { rows: vec![head] }
     }
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.add(cells.into());
+    }
+
+    /// The same for as many cells as there are.
+    pub fn add(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     /// The table, its columns aligned.

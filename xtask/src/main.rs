@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod accuracy;
 mod bench;
 mod build;
 mod demo;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Options),
     /// Measure what the probe costs, beside what it is compared with
     Bench(bench::Options),
+    /// Inject known faults into real ensembles and judge what the probe says of them
+    Accuracy(accuracy::Options),
     /// Check the sources for what no compiler lint covers
     Tidy,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Accuracy(options) => accuracy::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {
