@@ -131,6 +131,11 @@ impl Ensemble {
         status::ask(&self.client(sid)?)
     }
 
+    /// What a server answers to a four-letter word.
+    pub fn word(&self, sid: u64, word: &str) -> Result<String> {
+        status::word(&self.client(sid)?, word)
+    }
+
     /// Waits until one running server leads and every other running one follows or observes.
     pub fn wait_until_serving(&mut self) -> Result<()> {
         let outcome = poll::until("one leader, and everybody else with it", PATIENCE, || {

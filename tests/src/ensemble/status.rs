@@ -29,12 +29,17 @@ pub struct Status {
 
 /// Asks a server; one that does not serve yet is an error.
 pub(super) fn ask(endpoint: &Endpoint) -> Result<Status> {
+    parse(&word(endpoint, "srvr")?)
+}
+
+/// Sends a four-letter word.
+pub(super) fn word(endpoint: &Endpoint, word: &str) -> Result<String> {
     let mut stream = endpoint.connect()?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"srvr")?;
+    stream.write_all(word.as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("no answer to srvr")?;
-    parse(&answer)
+    stream.read_to_string(&mut answer).with_context(|| format!("no answer to {word}"))?;
+    Ok(answer)
 }
 
 fn parse(answer: &str) -> Result<Status> {
