@@ -148,5 +148,5 @@ impl Stage {
 
 /// The stops that a trace tells of without a proposal.
 fn stops(trace: &Trace) -> Vec<Stop> {
-    trace.stalls.iter().map(Stop::from).collect()
+    trace.stalls.iter().map(Stop::from).chain(trace.safepoints.iter().map(Stop::from)).collect()
 }

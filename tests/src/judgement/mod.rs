@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::alarms::{ALARM_NS, Alarm, alarms};
 pub use self::score::{Bars, Errors, Score, Shares};
 use crate::fault::{Episode, Expected};
-use crate::probe::{Proposal, Stall};
+use crate::probe::{Proposal, Safepoint, Stall};
 
 /// How long before an episode the delay may begin that it caused: what was being processed when it came.
 const BEFORE_NS: u64 = 5_000_000;
@@ -81,6 +81,18 @@ impl From<&Stall> for Stop {
             cause: stall.cause.clone(),
             began_at: stall.mono_ns.saturating_sub(stall.duration_ns),
             ended_at: stall.mono_ns,
+        }
+    }
+}
+
+impl From<&Safepoint> for Stop {
+    fn from(stop: &Safepoint) -> Self {
+        Self {
+            sid: stop.sid,
+            tid: 0,
+            cause: if stop.gc { "gc" } else { "safepoint" }.to_owned(),
+            began_at: stop.mono_ns.saturating_sub(stop.duration_ns),
+            ended_at: stop.mono_ns,
         }
     }
 }
