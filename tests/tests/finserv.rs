@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::ensemble::{Ensemble, Spec, require_host};
 use termite_probe_tests::fault::{Collector, Episode, Fault as _, Gc, monotonic_ns};
-use termite_probe_tests::judgement::{Finding, Injection, Place, Score, judge};
+use termite_probe_tests::judgement::{Finding, Injection, Place, Score, Stop, judge};
 use termite_probe_tests::load::Plan;
 use termite_probe_tests::probe::{Run, Trace};
 use termite_probe_tests::scene;
@@ -105,6 +105,7 @@ fn findings(trace: &Trace, window: &(u64, u64), episodes: &[Episode], victim: u6
     let fault = Gc(Collector::Serial);
     let seen = episodes.iter().filter(|e| e.span.from_ns > window.0 && e.span.to_ns + 50_000_000 < window.1);
     let faulted = BTreeSet::from([victim]);
+    let stops: Vec<Stop> = trace.safepoints.iter().map(Stop::from).collect();
     let judged = seen.map(|episode| {
         let injection = Injection {
             fault: fault.name(),
@@ -112,7 +113,7 @@ fn findings(trace: &Trace, window: &(u64, u64), episodes: &[Episode], victim: u6
             expected: fault.expected(),
             episode: *episode,
         };
-        judge(&injection, &faulted, &trace.proposals, &[])
+        judge(&injection, &faulted, &trace.proposals, &stops)
     });
     judged.collect()
 }

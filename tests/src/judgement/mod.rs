@@ -152,6 +152,10 @@ pub fn judge(
         Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
         Place::Leader => Some(of_stops(injection, stops)),
     };
+    let said = said.map(|said| match size::of_process(injection, stops) {
+        Some(size_ns) if said.is_right_server && said.is_right_cause => Said { size_ns, ..said },
+        _ => said,
+    });
     Finding { fault, place, truth_ns: episode.truth_ns, said }
 }
 
