@@ -91,6 +91,10 @@ pub struct Offsets {
     pub task_comm: u32,
     /// `task_struct.in_iowait`: a bit; counted in bits.
     pub task_in_iowait_bit: u32,
+    /// `task_struct.flags`: u32.
+    pub task_flags: u32,
+    /// `task_struct.__state`: what the task waits for, u32.
+    pub task_state: u32,
     /// `task_struct.jobctl`: u64.
     pub task_jobctl: u32,
     /// `task_struct.sched_task_group`: pointer; 0 where control groups have no quota.
@@ -121,6 +125,10 @@ pub struct Config {
     pub heartbeats: u32,
     /// 1 when an arrival hook is attached; else `arrived` falls back to `read` and is marked inferred.
     pub arrival_hook: u32,
+    /// 1 when the interrupt hooks are wanted: else their sums are not even looked at.
+    pub interrupts: u32,
+    /// Explicit padding.
+    pub reserved: u32,
 }
 
 /// Where a socket's state is kept: the value of the socket storage.
@@ -418,8 +426,8 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 36 * 4);
-    assert!(size_of::<Config>() == 24);
+    assert!(size_of::<Offsets>() == 38 * 4);
+    assert!(size_of::<Config>() == 32);
     assert!(size_of::<Process>() == 32);
     assert!(size_of::<ProposalRecord>() == 248);
     assert!(size_of::<SegmentRecord>() == 208);

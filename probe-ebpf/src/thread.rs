@@ -35,8 +35,14 @@ pub mod state {
 pub mod mode {
     /// Inside fsync or fdatasync.
     pub const FSYNC: u32 = 1;
-    /// In direct reclaim or compaction.
-    pub const RECLAIM: u32 = 2;
+    /// In direct reclaim.
+    pub const RECLAIM_DIRECT: u32 = 2;
+    /// In reclaim for the limit of a control group.
+    pub const RECLAIM_GROUP: u32 = 4;
+    /// In compaction.
+    pub const COMPACTION: u32 = 8;
+    /// In direct reclaim or compaction, of whatever kind.
+    pub const RECLAIM: u32 = RECLAIM_DIRECT | RECLAIM_GROUP | COMPACTION;
 }
 
 /// Who woke the thread: values of [`Woken::by`].

@@ -12,6 +12,7 @@ use crate::host::facts::{
     Capability, Cgroups, Fact, HidePid, HostFacts, KernelTypes, Lockdown, ProcessView, Tracefs,
 };
 use crate::host::offsets::FIELD_COUNT;
+use crate::kernel::OFF;
 use crate::model::HookReport;
 use crate::plan::{FIRST_CHOICE, Job, Missing, Plan};
 
@@ -320,6 +321,11 @@ fn hook(page: &mut Page, job: &Job, outcome: Option<&HookReport>) {
         (Some(report), _) if report.state == ATTACHED => {
             (Some(report.variant.to_owned()), report.reason.clone())
         }
+        (Some(report), _) if report.state == OFF => {
+            page.line(HOOK_INDENT, job.hook, &format!("off: {}", job.purpose));
+            page.line(HOOK_INDENT, "", job.remedy);
+            return;
+        }
         (Some(report), _) => (None, refusal(report)),
         (None, Some(variant)) => {
             (Some(format!("{} (not tried)", variant.name)), job.reason_for(variant.name))
@@ -381,8 +387,10 @@ fn verdict(report: &DoctorReport) -> String {
         [one] => return format!("not able: {}", one.what),
         several => return format!("not able: {} things are missing, see above", several.len()),
     }
-    let jobs = &report.plan.jobs;
-    let lost: Vec<&str> = jobs.iter().filter(|job| !report.is_served(job)).map(|job| job.hook).collect();
+    let is_off = |job: &&Job| report.outcome(job).is_some_and(|outcome| outcome.state == OFF);
+    let jobs: Vec<&Job> = report.plan.jobs.iter().filter(|job| !is_off(job)).collect();
+    let lost: Vec<&str> =
+        jobs.iter().copied().filter(|job| !report.is_served(job)).map(|job| job.hook).collect();
     let hooks = if lost.is_empty() {
         format!("all {} hooks", jobs.len())
     } else {

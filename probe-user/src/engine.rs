@@ -49,7 +49,7 @@ const BATCH: usize = 8192;
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
     /// A proposal's delay, and what explains it.
-    Proposal(ProposalRecord, Labels, Vec<Arc<Clue>>),
+    Proposal(Box<ProposalRecord>, Labels, Vec<Arc<Clue>>),
     /// A heartbeat's delay.
     Heartbeat(HeartbeatRecord, Labels),
     /// A change of a link.
@@ -197,6 +197,7 @@ impl Engine {
             self.kernel.watch(server.tgid.0, Some(watched))?;
         }
         self.watched.insert(server.tgid, watched);
+        self.kernel.meet_threads();
         self.directory.servers.insert(server.tgid.0, server.clone());
         // Without a pidfd its end is noticed by the next scan.
         if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
@@ -269,7 +270,7 @@ impl Engine {
             Record::Proposal(r) => {
                 let labels = self.labels(r.slot, r.generation)?;
                 let clues = self.explainer.explain(&r, labels.pid, labels.key.vantage);
-                happenings.push(Happening::Proposal(r, labels, clues));
+                happenings.push(Happening::Proposal(Box::new(r), labels, clues));
             }
             Record::Heartbeat(r) => {
                 let labels = self.labels(r.slot, r.generation)?;

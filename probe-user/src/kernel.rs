@@ -5,11 +5,12 @@
 //! `Kernel` is dropped, nothing of it stays in the kernel. Deliberately absent: deciding which programs
 //! fit this host (the plan), and what the numbers mean.
 
+mod attach;
 mod ports;
 mod programs;
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
-use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
+use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, kind};
@@ -17,11 +18,13 @@ use probe_ebpf::link::Link;
 use probe_ebpf::safepoint::SafepointClock;
 use probe_ebpf::thread::Thread;
 
+use self::attach::attach_all;
+pub(crate) use self::attach::explain;
 use self::ports::Ports;
 use self::programs::Timing;
 use crate::jvm::{Jvms, Rung};
 use crate::model::HookReport;
-use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
+use crate::plan::Plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
 
@@ -42,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) ring_bytes: u32,
     /// The only rung by which the stops of JVMs are to be seen; `None` for the best.
     pub(crate) safepoints: Option<Rung>,
+    /// The hooks on interrupts are wanted.
+    pub(crate) interrupts: bool,
 }
 
 impl Default for Settings {
@@ -54,6 +59,7 @@ impl Default for Settings {
             links: DEFAULT_LINKS,
             ring_bytes: 2 << 20,
             safepoints: None,
+            interrupts: false,
         }
     }
 }
@@ -68,6 +74,11 @@ impl Settings {
 
 /// 32 connections are 15 MB of kernel memory: see [`kernel_bytes`].
 pub(crate) const DEFAULT_LINKS: u32 = 32;
+
+/// The state of a hook that nobody asked for, in [`HookReport::state`].
+pub(crate) const OFF: &str = "off";
+/// The walk over the tasks of the host.
+const PRESENT: &str = "present_threads";
 
 /// Readings of a link before a torn one is taken: at 100,000 changes a second each second one agrees.
 const READINGS: u32 = 32;
@@ -244,6 +255,18 @@ impl Kernel {
         set_bit(&mut self.watched, "WATCHED", tgid, process.is_some())
     }
 
+    /// Gives a clock to the threads of watched processes that are on a proposal's path. Where the kernel refuses,
+    /// the job counts as failed from then on.
+    pub(crate) fn meet_threads(&mut self) {
+        let Some(job) = self.hooks.iter_mut().find(|h| h.variant == PRESENT && h.state == "attached") else {
+            return;
+        };
+        if let Err(reason) = walk(&mut self.ebpf, PRESENT) {
+            job.state = "failed";
+            job.reason = reason;
+        }
+    }
+
     /// The link in a slot; `None` when the slot is free.
     pub(crate) fn link(&self, slot: u32) -> Result<Option<Box<Link>>, KernelError> {
         let read = || {
@@ -308,6 +331,8 @@ fn load(
         stall_ns: settings.stall_ns,
         heartbeats: settings.heartbeats.into(),
         arrival_hook: arrival.into(),
+        interrupts: settings.interrupts.into(),
+        reserved: 0,
     });
     let offsets = Plain(*offsets);
     let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };
@@ -328,7 +353,7 @@ fn load(
         true => Some(EbpfLogger::init_with_logger(&mut ebpf, StandardError)?),
         false => None,
     };
-    let hooks = attach_all(plan, &mut ebpf, btf)?;
+    let hooks = attach_all(plan, settings, &mut ebpf, btf)?;
     Ok(Loaded { ebpf, hooks, log })
 }
 
@@ -340,6 +365,18 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     map.and_then(M::try_from).map_err(|source| KernelError::Map { name, source })
 }
 
+/// Runs an iterator to its end.
+fn walk(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    let program: &mut Iter = program.try_into().map_err(|error| explain(&error))?;
+    let link = program.attach().and_then(|id| program.take_link(id)).map_err(|error| explain(&error))?;
+    let mut file = link.into_file().map_err(|error| format!("cannot open the iterator: {error}"))?;
+    // It prints nothing: one read runs it over every task.
+    std::io::copy(&mut file, &mut std::io::sink())
+        .map_err(|error| format!("the iterator failed: {error}"))?;
+    Ok(())
+}
+
 fn set_bit(map: &mut Array<MapData, u64>, name: &'static str, bit: u32, on: bool) -> Result<(), KernelError> {
     let failed = |source| KernelError::Map { name, source };
     let word = map.get(&(bit / 64), 0).map_err(failed)?;
@@ -347,145 +384,9 @@ fn set_bit(map: &mut Array<MapData, u64>, name: &'static str, bit: u32, on: bool
     map.set(bit / 64, if on { word | mask } else { word & !mask }, 0).map_err(failed)
 }
 
-/// For each job the first variant that works. The programs of different jobs load side by side: most of
-/// the time goes into the verifier's walk through the two largest.
-fn attach_all(plan: &Plan, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<HookReport>, KernelError> {
-    let mut programs: std::collections::HashMap<String, &mut Program> =
-        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
-    let mut own: Vec<Vec<(&'static str, &mut Program)>> = Vec::new();
-    for job in &plan.jobs {
-        let names = job.candidates.iter().flat_map(|v| v.programs).map(|p| p.name);
-        own.push(names.filter_map(|n| programs.remove(n).map(|p| (n, p))).collect());
-    }
-    let reports: Vec<HookReport> = std::thread::scope(|scope| {
-        let running: Vec<_> = plan
-            .jobs
-            .iter()
-            .zip(own)
-            .map(|(job, programs)| scope.spawn(move || attach_job(job, programs, btf)))
-            .collect();
-        running
-            .into_iter()
-            .zip(&plan.jobs)
-            .map(|(thread, job)| {
-                thread.join().unwrap_or_else(|_| failed(job, "", "the loader panicked".into()))
-            })
-            .collect()
-    });
-    for (job, report) in plan.jobs.iter().zip(&reports) {
-        if job.required && report.state != "attached" {
-            return Err(KernelError::Required { job: job.hook, reason: report.reason.clone() });
-        }
-    }
-    Ok(reports)
-}
-
-fn failed(job: &Job, variant: &'static str, reason: String) -> HookReport {
-    HookReport { hook: job.hook, variant, state: "failed", reason }
-}
-
-fn attach_job(job: &Job, mut programs: Vec<(&'static str, &mut Program)>, btf: &Btf) -> HookReport {
-    if job.candidates.is_empty() {
-        return HookReport { hook: job.hook, variant: "", state: "absent", reason: job.reason_for_none() };
-    }
-    let mut tried = Vec::new();
-    for variant in &job.candidates {
-        match attach_variant(variant, &mut programs, btf) {
-            Ok(()) => {
-                let mut reason = job.reason_for(variant.name);
-                if !tried.is_empty() {
-                    reason = tried.join("; ");
-                }
-                return HookReport { hook: job.hook, variant: variant.name, state: "attached", reason };
-            }
-            Err(error) => tried.push(format!("{}: {error}", variant.name)),
-        }
-    }
-    let last = job.candidates.last().map_or("", |v| v.name);
-    failed(job, last, tried.join("; "))
-}
-
-fn attach_variant(
-    variant: &Variant,
-    programs: &mut [(&'static str, &mut Program)],
-    btf: &Btf,
-) -> Result<(), String> {
-    for planned in variant.programs {
-        let program = programs.iter_mut().find(|(name, _)| *name == planned.name);
-        let Some((_, program)) = program else {
-            return Err(format!("the object has no program {}", planned.name));
-        };
-        attach_program(planned, program, btf).map_err(|error| explain(&error))?;
-    }
-    Ok(())
-}
-
-fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result<(), ProgramError> {
-    match planned.attach {
-        Attach::TpBtf(name) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
-        }
-        Attach::Fentry(name) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
-        }
-        Attach::Fexit(name) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
-        }
-        Attach::Tracepoint { category, name } => {
-            let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(category, name)?;
-        }
-    }
-    Ok(())
-}
-
-/// An error with its causes in one line; a verifier's log is cut to the lines that tell why.
-pub(crate) fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        return format!("the kernel refused it: {io_error} ({})", reason_in(&verifier_log.to_string()));
-    }
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-/// The last lines of a verifier's log before its statistics.
-fn reason_in(log: &str) -> String {
-    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
-    let tells = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
-    let mut end: Vec<&str> = log.lines().rev().map(str::trim).filter(tells).take(3).collect();
-    end.reverse();
-    if end.is_empty() { "no verifier log".to_owned() } else { end.join(" / ") }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::reason_in;
     use super::{Settings, kernel_bytes};
-
-    #[test]
-    fn the_reason_is_not_hidden_by_statistics() {
-        let log = "12: (0f) r2 += r3\n; T::from_register()\n13: (79) r7 = *(u64 *)(r2 +0)\n\
-                   dereference of modified ctx ptr R2 off=40 disallowed\nverification time 6526 usec\n\
-                   stack depth 0+0\nprocessed 13 insns (limit 1000000) max_states_per_insn 0\n\n";
-        assert_eq!(
-            reason_in(log),
-            "; T::from_register() / 13: (79) r7 = *(u64 *)(r2 +0) / \
-             dereference of modified ctx ptr R2 off=40 disallowed"
-        );
-        assert_eq!(reason_in("processed 0 insns\n"), "no verifier log");
-    }
 
     #[test]
     fn a_link_takes_what_the_help_says() {

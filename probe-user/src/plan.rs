@@ -22,6 +22,8 @@ pub(crate) enum Attach {
     Fentry(&'static str),
     /// The return of a kernel function.
     Fexit(&'static str),
+    /// A walk over kernel objects, whenever user space asks for it: the function that stands for their kind.
+    Iter(&'static str),
     /// A tracepoint through tracefs.
     Tracepoint {
         /// Directory below `events`.
@@ -140,6 +142,10 @@ const fn fexit(name: &'static str, function: &'static str, args: &'static [u32])
     Program { name, attach: Attach::Fexit(function), args }
 }
 
+const fn iter(name: &'static str, function: &'static str) -> Program {
+    Program { name, attach: Attach::Iter(function), args: &[2] }
+}
+
 const fn syscall(name: &'static str, event: &'static str) -> Program {
     Program { name, attach: Attach::Tracepoint { category: "syscalls", name: event }, args: &[] }
 }
@@ -149,7 +155,7 @@ const fn only(name: &'static str, programs: &'static [Program]) -> Variant {
 }
 
 // The numbers are those of the kernels' prototypes: include/trace/events/{sock,tcp,task}.h, net/ipv4/tcp.c.
-const JOBS: [Wanted; 9] = [
+const JOBS: [Wanted; 12] = [
     Wanted {
         hook: "receive",
         required: true,
@@ -241,6 +247,51 @@ const JOBS: [Wanted; 9] = [
         )],
     },
     Wanted {
+        hook: "present",
+        required: false,
+        purpose: "meets the threads that a server has when the probe comes",
+        loss: "what a thread did is known from its first call on a quorum connection on",
+        remedy: |_| "a kernel with the task iterator (Linux 5.8 or newer)",
+        variants: &[only("present_threads", &[iter("present_threads", "bpf_iter_task")])],
+    },
+    Wanted {
+        hook: "reclaim",
+        required: false,
+        purpose: "tells when a thread had to look for free memory itself",
+        loss: "direct reclaim and compaction count as on_cpu, disk_io or kernel_wait",
+        remedy: |_| "a kernel built with CONFIG_MEMCG=y and CONFIG_COMPACTION=y",
+        variants: &[only(
+            "reclaim_tp",
+            &[
+                tp_btf("reclaim_leave_direct", "mm_vmscan_direct_reclaim_end", &[]),
+                tp_btf("reclaim_enter_direct", "mm_vmscan_direct_reclaim_begin", &[]),
+                tp_btf("reclaim_leave_group", "mm_vmscan_memcg_reclaim_end", &[]),
+                tp_btf("reclaim_enter_group", "mm_vmscan_memcg_reclaim_begin", &[]),
+                tp_btf("reclaim_leave_compaction", "mm_compaction_end", &[]),
+                tp_btf("reclaim_enter_compaction", "mm_compaction_begin", &[]),
+            ],
+        )],
+    },
+    Wanted {
+        hook: "irq",
+        required: false,
+        purpose: "tells what interrupts took of a thread's time on the CPU",
+        loss: "it counts as on_cpu",
+        remedy: |_| "ask for it with --irq: it costs a little at every interrupt of the host",
+        // Ends before begins, so that no begin is seen whose end is not.
+        variants: &[only(
+            "irq_tp",
+            &[
+                tp_btf("irq_leave_handler", "irq_handler_exit", &[]),
+                tp_btf("irq_enter_handler", "irq_handler_entry", &[]),
+                tp_btf("irq_leave_timer", "local_timer_exit", &[]),
+                tp_btf("irq_enter_timer", "local_timer_entry", &[]),
+                tp_btf("irq_leave_softirq", "softirq_exit", &[]),
+                tp_btf("irq_enter_softirq", "softirq_entry", &[]),
+            ],
+        )],
+    },
+    Wanted {
         hook: "flush",
         required: false,
         purpose: "times the flush of the transaction log",
@@ -294,12 +345,14 @@ fn obstacle(program: &Program, facts: &HostFacts) -> Option<String> {
     };
     let (what, found) = match program.attach {
         Attach::TpBtf(name) => (format!("tracepoint {name}"), shape.tracepoints.get(name)),
-        Attach::Fentry(name) | Attach::Fexit(name) => (format!("function {name}"), shape.functions.get(name)),
+        Attach::Fentry(name) | Attach::Fexit(name) | Attach::Iter(name) => {
+            (format!("function {name}"), shape.functions.get(name))
+        }
         Attach::Tracepoint { category, name } => return tracefs_obstacle(facts, category, name),
     };
     match found.copied().flatten() {
         None => Some(format!("this kernel has no {what}")),
-        Some(count) if !program.args.contains(&count) => {
+        Some(count) if !program.args.is_empty() && !program.args.contains(&count) => {
             Some(format!("{what} has {count} arguments in this kernel, which the program does not know"))
         }
         Some(_) => None,

@@ -16,7 +16,7 @@ use probe_ebpf::abi::kind;
 use crate::cli::{TraceArgs, nanoseconds};
 use crate::clock::WallClock;
 use crate::engine::{Engine, Happening, SCAN_EVERY};
-use crate::kernel::Settings;
+use crate::kernel::{OFF, Settings};
 use crate::lines;
 use crate::session::{self, WhenNone};
 use crate::symbols;
@@ -135,6 +135,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         slower_ns: nanoseconds(args.slower),
         heartbeats: args.json && args.slower.is_zero(),
         links: args.limits.links,
+        interrupts: args.limits.irq,
         verbose: args.limits.verbose,
         safepoints: args.limits.safepoints,
         ..Settings::default()
@@ -214,7 +215,7 @@ fn tell_begin(engine: &Engine, args: &TraceArgs) {
              kernel.kptr_restrict to 0"
         );
     }
-    for hook in engine.hooks().iter().filter(|h| h.state != "attached") {
+    for hook in engine.hooks().iter().filter(|h| h.state != "attached" && h.state != OFF) {
         eprintln!("  without {}: {}", hook.hook, hook.reason);
     }
 }

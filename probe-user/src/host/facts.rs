@@ -18,8 +18,18 @@ use super::offsets::{self, LostField};
 use super::read;
 
 /// Tracepoints that some variant of a program uses.
-pub(crate) const TRACEPOINTS: [&str; 12] = [
+pub(crate) const TRACEPOINTS: [&str; 24] = [
     "inet_sock_set_state",
+    "irq_handler_entry",
+    "irq_handler_exit",
+    "local_timer_entry",
+    "local_timer_exit",
+    "mm_compaction_begin",
+    "mm_compaction_end",
+    "mm_vmscan_direct_reclaim_begin",
+    "mm_vmscan_direct_reclaim_end",
+    "mm_vmscan_memcg_reclaim_begin",
+    "mm_vmscan_memcg_reclaim_end",
     "net_dev_start_xmit",
     "sched_process_exit",
     "sched_switch",
@@ -27,6 +37,8 @@ pub(crate) const TRACEPOINTS: [&str; 12] = [
     "sk_data_ready",
     "sock_recv_length",
     "sock_send_length",
+    "softirq_entry",
+    "softirq_exit",
     "task_rename",
     "tcp_probe",
     "tcp_retransmit_skb",
@@ -34,8 +46,8 @@ pub(crate) const TRACEPOINTS: [&str; 12] = [
 ];
 
 /// Functions that some variant of a program hooks.
-pub(crate) const FUNCTIONS: [&str; 4] =
-    ["sock_def_readable", "tcp_recvmsg", "tcp_sendmsg", "tcp_sendmsg_locked"];
+pub(crate) const FUNCTIONS: [&str; 5] =
+    ["bpf_iter_task", "sock_def_readable", "tcp_recvmsg", "tcp_sendmsg", "tcp_sendmsg_locked"];
 
 /// Events of tracefs, below `events/syscalls`, that some program uses.
 pub(crate) const SYSCALL_EVENTS: [&str; 4] =

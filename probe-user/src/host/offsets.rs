@@ -99,6 +99,8 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     field("task_struct", "tgid", THREAD, |o| &mut o.task_tgid),
     field("task_struct", "comm", THREAD, |o| &mut o.task_comm),
     bit("task_struct", "in_iowait", WAIT, |o| &mut o.task_in_iowait_bit),
+    field("task_struct", "flags", WAIT, |o| &mut o.task_flags),
+    field("task_struct", "__state", WAIT, |o| &mut o.task_state),
     field("task_struct", "jobctl", WAIT, |o| &mut o.task_jobctl),
     optional("task_struct", "sched_task_group", QUOTA, |o| &mut o.task_group),
     optional("task_group", "parent", QUOTA, |o| &mut o.group_parent),

@@ -51,7 +51,7 @@ fn parts(some: &[(usize, u64)]) -> Parts {
 }
 
 fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
-    Happening::Proposal(r, labels(vantage, sid), Vec::new())
+    Happening::Proposal(r.into(), labels(vantage, sid), Vec::new())
 }
 
 /// A thread of the process of `labels`, stopped by a signal.
@@ -97,7 +97,7 @@ fn a_proposal_at_the_follower_is_as_the_contract_says() {
         },
     });
     let clues = vec![stopped("SyncThread:2", 1, 3)];
-    let mut object = object(&Happening::Proposal(slow(), labels(Vantage::Follower, Some(2)), clues));
+    let mut object = object(&Happening::Proposal(slow().into(), labels(Vantage::Follower, Some(2)), clues));
     let share = object["evidence"].as_object_mut().unwrap().remove("known_share").unwrap();
     assert!((share.as_f64().unwrap() - 151_000.0 / 151_123.0).abs() < 1e-9, "{share}");
     assert_eq!(object, expected);
@@ -201,7 +201,7 @@ TIME (UTC)   SID VANTAGE  ZXID            DELAY RECEIVE PROCESS     LOG    SEND 
     let late = 152_123 + 12_000_000;
     let record = ProposalRecord { flags: 0, causes_ns, read_at: late, ..slow() };
     let clues = vec![stopped("LearnerHandler-", 1, 12)];
-    let row = Happening::Proposal(record, labels(Vantage::Leader, None), clues);
+    let row = Happening::Proposal(record.into(), labels(Vantage::Leader, None), clues);
     assert_eq!(
         to_text(&row, &clock(), false).unwrap(),
         "\

@@ -182,7 +182,7 @@ fn all_hooks_are_looked_up_and_all_names_are_unique() {
         assert!(names.insert(program.name), "{} is there twice", program.name);
         let known = match program.attach {
             Attach::TpBtf(name) => TRACEPOINTS.contains(&name),
-            Attach::Fentry(name) | Attach::Fexit(name) => FUNCTIONS.contains(&name),
+            Attach::Fentry(name) | Attach::Fexit(name) | Attach::Iter(name) => FUNCTIONS.contains(&name),
             Attach::Tracepoint { name, .. } => SYSCALL_EVENTS.contains(&name),
         };
         assert!(known, "facts do not look up the hook of {}", program.name);

@@ -77,7 +77,7 @@ pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
     if reads_proposals == 1 {
         thread.hand = 1;
     }
-    thread.settle(now, threads::irq_ns());
+    thread.settle(now, threads::irq_ns(now));
     thread.slot_plus_one.into()
 }
 

@@ -44,6 +44,8 @@ pub static OFFSETS: Offsets = Offsets {
     task_tgid: 0,
     task_comm: 0,
     task_in_iowait_bit: 0,
+    task_flags: 0,
+    task_state: 0,
     task_jobctl: 0,
     task_group: 0,
     group_parent: 0,
@@ -55,7 +57,8 @@ pub static OFFSETS: Offsets = Offsets {
 };
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { slower_ns: 0, stall_ns: 0, heartbeats: 0, arrival_hook: 0 };
+static CONFIG: Config =
+    Config { slower_ns: 0, stall_ns: 0, heartbeats: 0, arrival_hook: 0, interrupts: 0, reserved: 0 };
 
 /// A field of [`Offsets`], read so that the compiler does not fold the zero it sees.
 macro_rules! offset {
@@ -246,11 +249,17 @@ impl SystemCall {
     /// The one in progress.
     #[inline(always)]
     pub fn current() -> Self {
+        Self::of(TaskStruct::current())
+    }
+
+    /// The one in which `task` sleeps.
+    #[inline(always)]
+    pub fn of(task: TaskStruct) -> Self {
         let (number, second, third) = (offset!(regs_orig_ax), offset!(regs_si), offset!(regs_dx));
         // SAFETY: both helpers take and return pointers that the verifier trusts; the loads are checked
         // against `struct pt_regs` at folded offsets.
         unsafe {
-            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+            let regs = bpf_task_pt_regs(task.0.cast_mut().cast()) as *const c_void;
             Self {
                 number: regs.byte_add(number).cast::<u64>().read(),
                 second: regs.byte_add(second).cast::<u64>().read(),

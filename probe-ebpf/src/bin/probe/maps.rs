@@ -3,8 +3,9 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf, Stack};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use probe_ebpf::abi::{Flush, JVM_LIMIT, OperationKey, PID_LIMIT, Process, SocketTag, counter};
+use probe_ebpf::irq::Interrupts;
 use probe_ebpf::link::{Link, Rings};
 use probe_ebpf::ports::PortFilter;
 use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
@@ -70,6 +71,10 @@ pub static THREADS: Array<Thread> = Array::with_max_entries(1, 0);
 /// Free slots of threads. Entries at load; filled by user space.
 #[map]
 pub static FREE_THREADS: Stack<u32> = Stack::with_max_entries(1, 0);
+
+/// Interrupts of each CPU.
+#[map]
+pub static INTERRUPTS: PerCpuArray<Interrupts> = PerCpuArray::with_max_entries(1, 0);
 
 /// Global counters, see [`counter`].
 #[map]

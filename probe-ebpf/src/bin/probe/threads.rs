@@ -4,10 +4,10 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use core::ffi::c_void;
 use probe_ebpf::abi::counter;
-use probe_ebpf::thread::{Overlay, Thread};
+use probe_ebpf::thread::{Overlay, Thread, state};
 
 use crate::emit::count;
-use crate::kernel::{Task, TaskStruct, bit, offset, read_kernel};
+use crate::kernel::{Task, TaskStruct, bit, config, offset, read_kernel};
 use crate::{atomic, maps, safepoints};
 
 /// Levels of control groups whose quota is looked at.
@@ -15,6 +15,10 @@ const LEVELS: u32 = 5;
 /// How often a thread's control groups are asked whether they have a quota, ns.
 const QUOTA_EVERY_NS: u64 = 100_000_000;
 const BPF_NOEXIST: u64 = 1;
+// arch/x86/entry/syscalls/syscall_64.tbl
+const NR_FUTEX: u64 = 202;
+const NR_RESTART_SYSCALL: u64 = 219;
+const NR_FUTEX_WAIT: u64 = 455;
 
 /// Has the thread a clock?
 #[inline(always)]
@@ -38,34 +42,51 @@ pub fn current(task: Task, now: u64) -> Option<*mut Thread> {
     {
         return Some(thread);
     }
-    begin(task, now)
+    let thread = begin(task, now, state::RUNNING, 0);
+    if thread.is_null() { None } else { Some(thread) }
 }
 
-/// Out of line: once in a thread's life.
+/// What a thread does that sleeps in a system call of this number.
+#[inline(always)]
+pub fn sleep_in(call: u64) -> u32 {
+    if call == NR_FUTEX || call == NR_RESTART_SYSCALL || call == NR_FUTEX_WAIT {
+        state::FUTEX
+    } else {
+        state::SLEEP
+    }
+}
+
+/// Gives a thread a clock. `state` and `call` are what it does at this moment. Out of line: once in a thread's life.
+/// NULL when it can have none; an `Option` would be one argument too many for a kernel function.
 #[inline(never)]
-fn begin(task: Task, now: u64) -> Option<*mut Thread> {
+pub fn begin(task: Task, now: u64, state: u32, call: u32) -> *mut Thread {
     let slot = match maps::FREE_THREADS.pop() {
         Ok(Some(slot)) => slot,
         _ => {
             count(counter::THREADS_REFUSED);
-            return None;
+            return core::ptr::null_mut();
         }
     };
-    let thread = maps::THREADS.get_ptr_mut(slot)?;
-    // SAFETY: the slot was free, so this CPU alone has it until it is entered below.
-    unsafe {
-        (*thread).begin(slot, task.tid, task.tgid, now, true);
-        (*thread).jvm = safepoints::jvm_of(task.tgid);
+    let Some(thread) = maps::THREADS.get_ptr_mut(slot) else { return core::ptr::null_mut() };
+    {
+        // SAFETY: the slot was free, so this CPU alone has it until it is entered below.
+        let thread = unsafe { &mut *thread };
+        thread.begin(slot, task.tid, task.tgid, now, true);
+        thread.jvm = safepoints::jvm_of(task.tgid);
+        thread.state = state;
+        thread.call = call;
+        thread.overlay.irq_ns = irq_ns(now);
+        add_safepoints(thread.jvm, now, &mut thread.overlay);
     }
     if maps::TIDS.insert(task.tid, slot, BPF_NOEXIST).is_err() {
         let _ = maps::FREE_THREADS.push(slot, 0);
-        return find(task.tid);
+        return find(task.tid).unwrap_or_default();
     }
     if let Some(word) = maps::TRACKED.get_ptr_mut(task.tid >> 6) {
         // SAFETY: a map value is aligned and lives as long as the map.
         unsafe { atomic::set(word, 1 << (task.tid & 63)) };
     }
-    Some(thread)
+    thread
 }
 
 /// The current thread begins or ends something that its time in the kernel is for.
@@ -77,7 +98,7 @@ pub fn set_mode(task: Task, bit: u32, on: bool, now: u64) {
     let Some(thread) = find(task.tid) else { return };
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let thread = unsafe { &mut *thread };
-    thread.settle(now, irq_ns());
+    thread.settle(now, irq_ns(now));
     thread.mode = if on { thread.mode | bit } else { thread.mode & !bit };
 }
 
@@ -103,10 +124,14 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// What interrupts have taken of this CPU so far, ns.
+/// What interrupts have taken of this CPU so far, ns; 0 for good where they are not watched.
 #[inline(always)]
-pub fn irq_ns() -> u64 {
-    0
+pub fn irq_ns(now: u64) -> u64 {
+    if config().interrupts == 0 {
+        return 0;
+    }
+    // SAFETY: a map value of this CPU; programs stay on theirs while they run.
+    maps::INTERRUPTS.get_ptr(0).map_or(0, |clock| unsafe { (*clock).total_ns(now) })
 }
 
 /// Adds the safepoints of the thread's process to `overlay`.

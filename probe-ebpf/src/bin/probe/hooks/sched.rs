@@ -30,9 +30,7 @@ const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
 
 // arch/x86/entry/syscalls/syscall_64.tbl
 const NR_FUTEX: u64 = 202;
-const NR_RESTART_SYSCALL: u64 = 219;
 const NR_FUTEX_WAKE: u64 = 454;
-const NR_FUTEX_WAIT: u64 = 455;
 /// Calls in which an idle thread waits for its next work: read, poll, select, epoll_wait, pselect6, ppoll,
 /// epoll_pwait, epoll_pwait2, recvfrom, recvmsg, accept.
 const IDLE_CALLS: [u32; 11] = [0, 7, 23, 232, 270, 271, 281, 441, 45, 47, 43];
@@ -63,7 +61,7 @@ fn switched_out(task: TaskStruct, preempted: bool, task_state: u32, next: u32) -
     // SAFETY: a map value lives as long as the map; this CPU's scheduler alone has the task.
     let thread = unsafe { &mut *thread };
     let now = now();
-    let mut overlay = Overlay { irq_ns: threads::irq_ns(), ..Overlay::default() };
+    let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     let state = if preempted || task_state == 0 {
         thread.preemptor = next;
         overlay.throttled_ns = threads::throttled_ns(thread, task, now);
@@ -82,11 +80,7 @@ fn switched_out(task: TaskStruct, preempted: bool, task_state: u32, next: u32) -
         let call = SystemCall::current().number;
         thread.call = call as u32;
         threads::add_safepoints(thread.jvm, now, &mut overlay);
-        if call == NR_FUTEX || call == NR_RESTART_SYSCALL || call == NR_FUTEX_WAIT {
-            state::FUTEX
-        } else {
-            state::SLEEP
-        }
+        threads::sleep_in(call)
     };
     thread.switch_out(now, state, &overlay);
     0
@@ -98,7 +92,7 @@ fn switched_in(task: TaskStruct, prev: TaskStruct) -> i32 {
     // SAFETY: as in `switched_out`.
     let thread = unsafe { &mut *thread };
     let now = now();
-    let mut overlay = Overlay { irq_ns: threads::irq_ns(), ..Overlay::default() };
+    let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     threads::add_safepoints(thread.jvm, now, &mut overlay);
     overlay.throttled_ns = threads::throttled_ns(thread, task, now);
     let was = thread.state;
@@ -220,7 +214,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     }
     thread.hand = 1;
     thread.woken.by = by::HAND;
-    hand.settle(now, threads::irq_ns());
+    hand.settle(now, threads::irq_ns(now));
     charge::look_back(hand.slot_plus_one.into(), thread.since, 0);
     hand.hand_over(thread.since, &mut thread.woken);
 }

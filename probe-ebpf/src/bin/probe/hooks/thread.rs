@@ -7,7 +7,8 @@ use core::ffi::c_void;
 use probe_ebpf::abi::{ThreadRecord, kind};
 
 use crate::emit::emit;
-use crate::kernel::{Task, read_kernel};
+use crate::kernel::{Task, TaskStruct, read_kernel};
+use crate::threads;
 
 /// First eight bytes of the names (ZooKeeper: QuorumPeer, SyncRequestProcessor, LearnerHandler,
 /// LearnerSender), and of the thread that every JVM starts early (HotSpot: vmThread.cpp): a server's command
@@ -20,6 +21,14 @@ const NAMES: [u64; 6] = [
     u64::from_le_bytes(*b"LearnerS"),
     u64::from_le_bytes(*b"Sender-/"),
 ];
+
+/// Is it the name of a thread that reads or writes a quorum connection, or writes the log? The listener for new
+/// connections (QuorumPeerListener) is not.
+#[inline(always)]
+pub fn is_on_path(comm: &[u8; 16]) -> bool {
+    let start = u64::from_le_bytes([comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7]]);
+    NAMES[1..].contains(&start) && comm[10] != b'L'
+}
 
 /// `void task_rename(struct task_struct *task, const char *comm)`
 #[btf_tracepoint(function = "task_rename")]
@@ -43,6 +52,10 @@ fn named(ctx: &BtfTracePointContext, comm: *const c_void) {
         reserved: 0,
         comm: read_kernel(comm, [0; 16]),
     };
+    // Its clock runs before its first call on a connection. A thread may be named by another one.
+    if task.is_watched() && TaskStruct(ctx.arg(0)).tid() == task.tid && is_on_path(&record.comm) {
+        threads::current(task, threads::now());
+    }
     emit(kind::THREAD, &record, true);
     debug!(ctx, "thread {} of process {} took a Termite name", task.tid, task.tgid);
 }

@@ -1,0 +1,47 @@
+//! present: the threads that are on a proposal's path and were there before their process was watched. User space
+//! has the kernel walk over its tasks once, so that the first proposal already finds their clocks running.
+
+use aya_ebpf::programs::BtfTracePointContext;
+use core::ffi::c_void;
+use probe_ebpf::thread::state;
+
+use crate::hooks::thread::is_on_path;
+use crate::kernel::{SystemCall, Task, TaskStruct, bit, offset};
+use crate::maps;
+use crate::threads::{self, is_tracked, now};
+
+// include/linux/sched.h
+const TASK_INTERRUPTIBLE: u32 = 0x1;
+const PF_EXITING: u32 = 0x4;
+
+/// `int bpf_iter_task(struct bpf_iter_meta *meta, struct task_struct *task)`; after the last task with NULL.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn present_threads(ctx: *mut c_void) -> i32 {
+    let task = TaskStruct(BtfTracePointContext::new(ctx).arg(1));
+    if task.0.is_null() {
+        return 0;
+    }
+    let id = Task { tgid: task.tgid(), tid: task.tid() };
+    if bit(&maps::WATCHED, id.tgid) && !is_tracked(id.tid) && is_on_path(&task.comm()) {
+        meet(task, id);
+    }
+    0
+}
+
+/// What is read of the task may be over when the clock is entered: the clock then finds at the next switch that
+/// it missed one, and leaves that time unexplained.
+#[inline(never)]
+fn meet(task: TaskStruct, id: Task) -> i32 {
+    let (mut state, mut call) = (state::UNKNOWN, 0);
+    if task.load::<u32>(offset!(task_state)) & TASK_INTERRUPTIBLE != 0 {
+        call = SystemCall::of(task).number as u32;
+        state = threads::sleep_in(call.into());
+    }
+    threads::begin(id, now(), state, call);
+    // A thread that was already past the hook on exits would keep its slot.
+    if task.load::<u32>(offset!(task_flags)) & PF_EXITING != 0 {
+        threads::end(id.tid);
+    }
+    0
+}
