@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::discover::{EnsembleName, Known, Server, Sid, Tgid};
 use crate::host::facts::HostFacts;
 use crate::host::facts::tests::{debian_6_1, linux_6_18, unprivileged, without_tracefs};
+use crate::kernel::OFF;
 use crate::model::HookReport;
 use crate::plan::{Job, Missing, plan, requirements};
 
@@ -28,6 +29,9 @@ fn tried(facts: HostFacts) -> DoctorReport {
 }
 
 fn outcome(job: &Job) -> HookReport {
+    if job.hook == "irq" {
+        return HookReport { hook: job.hook, variant: "", state: OFF, reason: job.remedy.into() };
+    }
     let (variant, state, reason) = match (job.candidates.first(), job.left_out.first()) {
         (Some(variant), _) => (variant.name, "attached", job.reason_for(variant.name)),
         (None, out) => (out.map_or("", |out| out.variant), "absent", job.reason_for_none()),
@@ -100,7 +104,7 @@ fn a_host_with_everything() {
         "\
 host
   kernel        6.18.44, x86_64
-  kernel types  5386 KiB, 27 of 27 fields found
+  kernel types  5386 KiB, 38 of 38 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN; without CAP_SYS_RESOURCE
   processes     all of the host
@@ -114,9 +118,14 @@ hooks
   send      send_tp: sees what a server writes to its quorum connections
   handed    handed_tp: marks the instant at which bytes are handed to TCP
   arrival   arrival_tp: marks the instant at which bytes reach the socket
+  path      path_tp: tells the network from the other node at the leader
   close     close_tp: sees connections close
   thread    thread_tp: sees Termite processes start
   sched     sched_tp: tells what the threads on a proposal's path were doing
+  present   present_threads: meets the threads that a server has when the probe comes
+  reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  irq       off: tells what interrupts took of a thread's time on the CPU
+            ask for it with --irq: it costs a little at every interrupt of the host
   flush     flush_syscalls: times the flush of the transaction log
 
 servers
@@ -124,7 +133,7 @@ servers
   pid 4711: ensemble orders, sid unknown (/proc/4711/root is not readable), quorum port unknown
     its zoo.cfg cannot be read: CAP_SYS_PTRACE is missing; its sid will be known when it joins
 
-ready: all 8 hooks; 2 Termite processes
+ready: all 11 hooks; 2 Termite processes
 ",
     );
 }
@@ -136,7 +145,7 @@ fn an_old_kernel_says_why_it_uses_the_second_choice() {
         "\
 host
   kernel        6.1.0-39-amd64, x86_64
-  kernel types  5386 KiB, 27 of 27 fields found
+  kernel types  5386 KiB, 38 of 38 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -154,15 +163,20 @@ hooks
             why: handed_tp: this kernel has no tracepoint tcp_sendmsg_locked
   arrival   arrival_fentry: marks the instant at which bytes reach the socket
             why: arrival_tp: this kernel has no tracepoint sk_data_ready
+  path      path_tp: tells the network from the other node at the leader
   close     close_tp: sees connections close
   thread    thread_tp: sees Termite processes start
   sched     sched_tp: tells what the threads on a proposal's path were doing
+  present   present_threads: meets the threads that a server has when the probe comes
+  reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  irq       off: tells what interrupts took of a thread's time on the CPU
+            ask for it with --irq: it costs a little at every interrupt of the host
   flush     flush_syscalls: times the flush of the transaction log
 
 servers
   no Termite process found
 
-ready: all 8 hooks; no Termite process found
+ready: all 11 hooks; no Termite process found
 ",
     );
 }
@@ -174,7 +188,7 @@ fn what_is_lost_comes_with_how_to_get_it() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 27 of 27 fields found
+  kernel types  5386 KiB, 38 of 38 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -189,9 +203,14 @@ hooks
   handed    handed_fentry: marks the instant at which bytes are handed to TCP
             why: handed_tp: this kernel has no tracepoint tcp_sendmsg_locked
   arrival   arrival_tp: marks the instant at which bytes reach the socket
+  path      path_tp: tells the network from the other node at the leader
   close     close_tp: sees connections close
   thread    thread_tp: sees Termite processes start
   sched     sched_tp: tells what the threads on a proposal's path were doing
+  present   present_threads: meets the threads that a server has when the probe comes
+  reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  irq       off: tells what interrupts took of a thread's time on the CPU
+            ask for it with --irq: it costs a little at every interrupt of the host
   flush     not in use: times the flush of the transaction log
             why: flush_syscalls: tracefs is not mounted
             lost: the stages process, log and send are not told apart
@@ -201,7 +220,7 @@ hooks
 servers
   no Termite process found
 
-ready: 7 of 8 hooks (without flush); no Termite process found
+ready: 10 of 11 hooks (without flush); no Termite process found
 ",
     );
 }
@@ -255,7 +274,7 @@ fn an_ordinary_user_is_told_what_to_do() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 27 of 27 fields found
+  kernel types  5386 KiB, 38 of 38 fields found
   privileges    user 1000, without CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE
                 CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SYS_RESOURCE
                 CAP_SYS_PTRACE would open the zoo.cfg and myid of other users' servers
@@ -272,9 +291,14 @@ hooks
   handed    handed_fentry (not tried): marks the instant at which bytes are handed to TCP
             why: handed_tp: this kernel has no tracepoint tcp_sendmsg_locked
   arrival   arrival_tp (not tried): marks the instant at which bytes reach the socket
+  path      path_tp (not tried): tells the network from the other node at the leader
   close     close_tp (not tried): sees connections close
   thread    thread_tp (not tried): sees Termite processes start
   sched     sched_tp (not tried): tells what the threads on a proposal's path were doing
+  present   present_threads (not tried): meets the threads that a server has when the probe
+            comes
+  reclaim   reclaim_tp (not tried): tells when a thread had to look for free memory itself
+  irq       irq_tp (not tried): tells what interrupts took of a thread's time on the CPU
   flush     not in use: times the flush of the transaction log
             why: flush_syscalls: cannot read /sys/kernel/tracing: permission denied
             lost: the stages process, log and send are not told apart

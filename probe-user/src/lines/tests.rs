@@ -9,6 +9,7 @@ use probe_ebpf::abi::{HeartbeatRecord, ProposalRecord, TransitionRecord, flag};
 use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
+use probe_ebpf::network::Way;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -106,13 +107,19 @@ fn a_proposal_at_the_follower_is_as_the_contract_says() {
 #[test]
 fn a_proposal_at_the_leader_has_no_stages_and_tells_how_long_its_ack_lay() {
     let causes_ns = parts(&[(cause::REMOTE, 151_123)]);
-    let record = ProposalRecord { flags: 0, read_at: 152_500, causes_ns, ..slow() };
+    let way = Way { unsent_ns: 1, resent_ns: 2, round_trip_ns: 3, held_ns: 4 };
+    let record = ProposalRecord { flags: 0, read_at: 152_500, causes_ns, way, resent: 5, ..slow() };
     let expected = json!({
         "kind": "proposal", "at": "2026-01-02T03:04:05.000152123Z", "mono_ns": 152_123,
         "ensemble": "zk1:2888", "pid": 4242, "vantage": "leader", "sid": null, "leader_sid": 1,
         "zxid": "0x500000123", "delay_ns": 151_123, "stages_ns": null,
         "causes_ns": {"remote": 151_123}, "verdict": "remote", "inferred": false,
-        "evidence": {"known_share": 1.0, "tid": 77, "ack_unread_ns": 377, "segments": []},
+        "evidence": {
+            "known_share": 1.0, "tid": 77, "ack_unread_ns": 377, "segments": [],
+            "network": {
+                "unsent_ns": 1, "resent_ns": 2, "round_trip_ns": 3, "held_ns": 4, "segments_resent": 5,
+            },
+        },
     });
     assert_eq!(object(&proposal(record, Vantage::Leader, None)), expected);
 }

@@ -51,9 +51,13 @@ fn linux_6_18_has_every_variant() {
          send: send_tp send_fexit\n\
          handed: handed_tp handed_fentry\n\
          arrival: arrival_tp arrival_fentry\n\
+         path: path_tp\n\
          close: close_tp\n\
          thread: thread_tp\n\
          sched: sched_tp\n\
+         present: present_threads\n\
+         reclaim: reclaim_tp\n\
+         irq: irq_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&linux_6_18()), Ok(()));
@@ -67,9 +71,13 @@ fn debian_6_12_hands_over_by_fentry() {
          send: send_tp send_fexit\n\
          handed: handed_fentry | handed_tp: this kernel has no tracepoint tcp_sendmsg_locked\n\
          arrival: arrival_tp arrival_fentry\n\
+         path: path_tp\n\
          close: close_tp\n\
          thread: thread_tp\n\
          sched: sched_tp\n\
+         present: present_threads\n\
+         reclaim: reclaim_tp\n\
+         irq: irq_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_12()), Ok(()));
@@ -83,9 +91,13 @@ fn debian_6_1_uses_functions_only() {
          send: send_fexit | send_tp: this kernel has no tracepoint sock_send_length\n\
          handed: handed_fentry | handed_tp: this kernel has no tracepoint tcp_sendmsg_locked\n\
          arrival: arrival_fentry | arrival_tp: this kernel has no tracepoint sk_data_ready\n\
+         path: path_tp\n\
          close: close_tp\n\
          thread: thread_tp\n\
          sched: sched_tp\n\
+         present: present_threads\n\
+         reclaim: reclaim_tp\n\
+         irq: irq_tp\n\
          flush: flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_1()), Ok(()));

@@ -21,11 +21,36 @@ fn mask(held: &[Capability]) -> Fact<Capabilities> {
     Fact::Known(Capabilities(bits))
 }
 
+/// Tracepoints that all three kernels have, with the arguments that they have in all three.
+const EVERYWHERE: [(&str, u32); 20] = [
+    ("inet_sock_set_state", 3),
+    ("irq_handler_entry", 2),
+    ("irq_handler_exit", 3),
+    ("local_timer_entry", 1),
+    ("local_timer_exit", 1),
+    ("mm_compaction_begin", 4),
+    ("mm_compaction_end", 5),
+    ("mm_vmscan_direct_reclaim_begin", 2),
+    ("mm_vmscan_direct_reclaim_end", 1),
+    ("mm_vmscan_memcg_reclaim_begin", 2),
+    ("mm_vmscan_memcg_reclaim_end", 1),
+    ("net_dev_start_xmit", 2),
+    ("sched_process_exit", 1),
+    ("sched_switch", 4),
+    ("sched_waking", 1),
+    ("softirq_entry", 1),
+    ("softirq_exit", 1),
+    ("task_rename", 2),
+    ("tcp_probe", 2),
+    ("tcp_retransmit_skb", 2),
+];
+
 fn shape(tracepoints: &[(&'static str, u32)], functions: &[(&'static str, u32)]) -> KernelTypes {
     let value = |known: &[(&'static str, u32)], name| {
         let found = known.iter().find(|(known, _)| *known == name);
         (name, found.map(|(_, count)| *count))
     };
+    let tracepoints = &[tracepoints, &EVERYWHERE].concat();
     KernelTypes::Read(Box::new(KernelShape {
         size_bytes: 5_515_646,
         tracepoints: super::TRACEPOINTS.map(|name| value(tracepoints, name)).into(),
@@ -35,8 +60,14 @@ fn shape(tracepoints: &[(&'static str, u32)], functions: &[(&'static str, u32)])
     }))
 }
 
-fn functions(recvmsg: u32) -> [(&'static str, u32); 4] {
-    [("sock_def_readable", 1), ("tcp_recvmsg", recvmsg), ("tcp_sendmsg", 3), ("tcp_sendmsg_locked", 3)]
+fn functions(recvmsg: u32) -> [(&'static str, u32); 5] {
+    [
+        ("bpf_iter_task", 2),
+        ("sock_def_readable", 1),
+        ("tcp_recvmsg", recvmsg),
+        ("tcp_sendmsg", 3),
+        ("tcp_sendmsg_locked", 3),
+    ]
 }
 
 /// A virtual machine's 6.18: root without `CAP_SYS_RESOURCE`, no security file system.
@@ -46,14 +77,9 @@ pub(crate) fn linux_6_18() -> HostFacts {
         architecture: "x86_64".into(),
         types: shape(
             &[
-                ("inet_sock_set_state", 3),
-                ("sched_process_exit", 2),
-                ("sched_switch", 4),
-                ("sched_waking", 1),
                 ("sk_data_ready", 1),
                 ("sock_recv_length", 3),
                 ("sock_send_length", 3),
-                ("task_rename", 2),
                 ("tcp_sendmsg_locked", 4),
             ],
             &functions(4),
@@ -77,16 +103,7 @@ pub(crate) fn debian_6_12() -> HostFacts {
     HostFacts {
         kernel: Fact::Known("6.12.43-amd64".into()),
         types: shape(
-            &[
-                ("inet_sock_set_state", 3),
-                ("sched_process_exit", 2),
-                ("sched_switch", 4),
-                ("sched_waking", 1),
-                ("sk_data_ready", 1),
-                ("sock_recv_length", 3),
-                ("sock_send_length", 3),
-                ("task_rename", 2),
-            ],
+            &[("sk_data_ready", 1), ("sock_recv_length", 3), ("sock_send_length", 3)],
             &functions(5),
         ),
         capabilities: mask(&Capability::ALL),
@@ -100,16 +117,7 @@ pub(crate) fn debian_6_12() -> HostFacts {
 pub(crate) fn debian_6_1() -> HostFacts {
     HostFacts {
         kernel: Fact::Known("6.1.0-39-amd64".into()),
-        types: shape(
-            &[
-                ("inet_sock_set_state", 3),
-                ("sched_process_exit", 1),
-                ("sched_switch", 4),
-                ("sched_waking", 1),
-                ("task_rename", 2),
-            ],
-            &functions(5),
-        ),
+        types: shape(&[], &functions(5)),
         ..debian_6_12()
     }
 }
