@@ -1,3 +1,5 @@
+//! The way to a follower and back, for connections made by hand.
+
 extern crate std;
 use super::*;
 use proptest::prelude::*;

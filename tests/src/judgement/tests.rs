@@ -1,3 +1,5 @@
+//! Verdicts on injected faults, for records made by hand.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Injection, Place, Score, Shares, Stop, alarms, judge};
