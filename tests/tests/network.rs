@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::ensemble::{Ensemble, PATIENCE, Spec, require_host};
 use termite_probe_tests::fault::{Span, Stops, monotonic_ns};
 use termite_probe_tests::load::{Load, Plan};
-use termite_probe_tests::net::{Fabric, Namespace};
+use termite_probe_tests::net::Namespace;
 use termite_probe_tests::poll;
 use termite_probe_tests::probe::{Proposal, Run, Trace, Vantage};
 use termite_probe_tests::scene::load;
