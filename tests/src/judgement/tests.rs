@@ -25,6 +25,7 @@ fn delay(sid: u64, from: u64, to: u64, cause: &str) -> Proposal {
         causes_ns: BTreeMap::from([(cause.to_owned(), delay_ns - MS), ("irq".to_owned(), MS)]),
         verdict: Some(cause.to_owned()),
         inferred: false,
+        evidence: serde_json::Value::Null,
     }
 }
 
