@@ -1,19 +1,48 @@
 //! What a thread's clock read at earlier instants.
 //!
-//! In: readings of the clock (an instant and the sums by cause up to it), in order. Out: the reading at any
-//! instant. The last segments are kept one by one; behind them readings a few milliseconds apart. Invariant:
-//! between two instants that are remembered the parts sum to the time between them, exactly; between
-//! two neighbouring readings a part is taken to grow evenly, which is exact where they hold one segment.
-//! Deliberately absent: clocks, and what the causes mean.
+//! In: segments (where each ended, and its cause), in order. Out: the sums by cause at any instant. The last segments are
+//! kept one by one, a word each; behind them readings a few milliseconds apart. Invariant: between two instants that are
+//! remembered the parts sum to the time between them, exactly; between two neighbouring readings of long ago a part is
+//! taken to grow evenly. Deliberately absent: clocks, and what the causes mean.
 
 use crate::cause::{self, Parts};
 
-/// Readings one by one.
-pub const FINE: usize = 64;
+/// Segments that are kept one by one.
+pub const FINE: usize = 128;
 /// Readings at least [`COARSE_NS`] apart.
 pub const COARSE: usize = 128;
 /// 128 of them reach back a second.
 pub const COARSE_NS: u64 = 8_000_000;
+
+/// Where a segment ended, and its cause. One word: monotonic nanoseconds stay below 2^60 for 36 years.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// A segment that ended at `at`, monotonic ns.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(at: u64, cause: usize) -> Self {
+        Self((at << 4) | cause as u64)
+    }
+
+    /// Where it ended, monotonic ns.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(self) -> u64 {
+        self.0 >> 4
+    }
+
+    /// Its cause.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cause(self) -> usize {
+        self.0 as usize & (cause::COUNT - 1)
+    }
+}
+
+const _: () = assert!(cause::COUNT == 16 && FINE.is_power_of_two() && COARSE.is_power_of_two());
 
 /// What a clock read.
 #[repr(C)]
@@ -25,152 +54,192 @@ pub struct Reading {
     pub sums: Parts,
 }
 
-/// A ring of readings.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ring<const N: usize> {
-    /// Readings ever written.
-    pub written: u64,
-    /// The newest `N` of them.
-    pub readings: [Reading; N],
-}
-
 /// Earlier readings of one clock.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct History {
+    /// Marks ever written. The first only tells where the clock began.
+    written: u64,
+    /// Readings of long ago ever written.
+    coarse_written: u64,
+    /// When the last of them was made, monotonic ns.
+    coarse_at: u64,
     /// The last segments.
-    pub fine: Ring<FINE>,
+    fine: [Mark; FINE],
     /// Long ago.
-    pub coarse: Ring<COARSE>,
+    coarse: [Reading; COARSE],
 }
 
-impl<const N: usize> Ring<N> {
-    /// No reading.
-    pub const EMPTY: Self = Self { written: 0, readings: [Reading { at: 0, sums: [0; cause::COUNT] }; N] };
+impl History {
+    /// Nothing.
+    pub const EMPTY: Self = Self {
+        written: 0,
+        coarse_written: 0,
+        coarse_at: 0,
+        fine: [Mark(0); FINE],
+        coarse: [Reading { at: 0, sums: [0; cause::COUNT] }; COARSE],
+    };
+
+    /// Forgets all; a clock begins at `at` and has summed nothing.
+    #[inline(always)]
+    pub fn begin(&mut self, at: u64) {
+        self.written = 1;
+        self.fine[0] = Mark::new(at, cause::UNEXPLAINED);
+        self.coarse_written = 0;
+        self.remember(at, &[0; cause::COUNT]);
+    }
+
+    /// A segment ended at `at`, later than the last one.
+    #[inline(always)]
+    pub fn push(&mut self, at: u64, cause: usize) {
+        // One that goes on moves its mark: arithmetic where a branch would have the verifier walk two ways.
+        let other = (self.mark(0).0 ^ cause as u64) & (cause::COUNT as u64 - 1);
+        let goes_on = 1 - (other.wrapping_add(cause::COUNT as u64 - 1) >> 4);
+        let place = self.written.wrapping_sub(goes_on);
+        self.fine[place as usize & (FINE - 1)] = Mark::new(at, cause);
+        self.written = place.wrapping_add(1);
+    }
+
+    /// The clock reads `sums` at `at`, the newest mark: remembered for long ago when the last such reading is.
+    #[inline(always)]
+    pub fn keep(&mut self, at: u64, sums: &Parts) {
+        if at.wrapping_sub(self.coarse_at) >= COARSE_NS {
+            self.remember(at, sums);
+        }
+    }
 
     #[inline(always)]
-    fn push(&mut self, at: u64, sums: &Parts) {
-        let place = &mut self.readings[self.written as usize & (N - 1)];
+    fn remember(&mut self, at: u64, sums: &Parts) {
+        let place = &mut self.coarse[self.coarse_written as usize & (COARSE - 1)];
         place.at = at;
         place.sums = *sums;
-        self.written = self.written.wrapping_add(1);
+        self.coarse_at = at;
+        self.coarse_written = self.coarse_written.wrapping_add(1);
     }
 
-    /// The reading `back` before the newest, 0 being the newest itself.
+    /// The mark `back` before the newest, 0 being the newest itself.
     #[inline(always)]
     #[must_use]
-    pub fn back(&self, back: u64) -> &Reading {
-        &self.readings[self.written.wrapping_sub(back).wrapping_sub(1) as usize & (N - 1)]
+    pub fn mark(&self, back: u64) -> Mark {
+        self.fine[self.written.wrapping_sub(back).wrapping_sub(1) as usize & (FINE - 1)]
     }
 
-    /// How far back the newest reading at or before `at` lies; `N` when all that are kept are later. Free of
+    /// Segments that are kept, of which begin and end are known.
+    #[inline(always)]
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        let written = self.written.wrapping_sub(1);
+        if written < FINE as u64 - 1 { written } else { FINE as u64 - 1 }
+    }
+
+    /// What the clock read at `at`, given that it reads `sums` at `since`, the newest mark; written into `into`. Before
+    /// anything that is remembered, the time up to the oldest instant is unexplained.
+    #[inline(always)]
+    pub fn at(&self, at: u64, since: u64, sums: &Parts, into: &mut Parts) {
+        let end = self.lately(at, since, sums, into);
+        if end > at {
+            self.long_ago(at, end, into);
+        }
+    }
+
+    /// As [`Self::at`], but no further back than the segments that are kept one by one: gives the instant of the reading that
+    /// was written, `at` or where they begin.
+    #[inline(always)]
+    pub fn lately(&self, at: u64, since: u64, sums: &Parts, into: &mut Parts) -> u64 {
+        *into = *sums;
+        let (mut end, kept) = (since, self.segments());
+        for back in 0..FINE as u64 - 1 {
+            if end <= at || back >= kept {
+                break;
+            }
+            let begin = self.mark(back.wrapping_add(1)).at();
+            let later = mask_if_later(begin, at);
+            let from = (begin & later) | (at & !later);
+            let part = &mut into[self.mark(back).cause()];
+            *part = part.wrapping_sub(end.wrapping_sub(from));
+            end = from;
+        }
+        end
+    }
+
+    /// From the reading `into` at `end` back to `at`, before the segments that are kept one by one.
+    #[inline(always)]
+    pub fn long_ago(&self, at: u64, end: u64, into: &mut Parts) {
+        let kept = if self.coarse_written < COARSE as u64 { self.coarse_written } else { COARSE as u64 };
+        let mut end = end;
+        let back = self.find(at);
+        // The reading after it, or the oldest there is; of those that the segments cover none is of use.
+        let later = if back < kept { back } else { kept };
+        if later > 0 {
+            let after = self.reading(later.wrapping_sub(1));
+            if after.at < end {
+                end = after.at;
+                *into = after.sums;
+            }
+        }
+        if back < kept {
+            between(self.reading(back), end, at, into);
+        } else {
+            into[cause::UNEXPLAINED] = into[cause::UNEXPLAINED].wrapping_sub(end.saturating_sub(at));
+        }
+    }
+
+    #[inline(always)]
+    fn reading(&self, back: u64) -> &Reading {
+        &self.coarse[self.coarse_written.wrapping_sub(back).wrapping_sub(1) as usize & (COARSE - 1)]
+    }
+
+    /// How far back the newest reading at or before `at` lies; `COARSE` when all that are kept are later. Free of
     /// branches but for the turns themselves: see docs/journal on the verifier.
     #[inline(always)]
-    #[must_use]
-    pub fn find(&self, at: u64) -> u64 {
+    fn find(&self, at: u64) -> u64 {
         let mut back = 0_u64;
-        let mut step = N as u64 / 2;
+        let mut step = COARSE as u64 / 2;
         // The first `back` readings are later than `at`. What was never written, or by an earlier clock, reads less.
         while step > 0 {
-            let probe = self.back(back.wrapping_add(step).wrapping_sub(1));
+            let probe = self.reading(back.wrapping_add(step).wrapping_sub(1));
             back = back.wrapping_add(step & mask_if_later(probe.at, at));
             step /= 2;
         }
-        let last = self.back(back);
+        let last = self.reading(back);
         back.wrapping_add(1 & mask_if_later(last.at, at))
     }
+}
+
+/// The smaller of two numbers below 2^63, without a branch.
+#[inline(always)]
+pub(crate) fn smaller(a: u64, b: u64) -> u64 {
+    let later = mask_if_later(a, b);
+    (b & later) | (a & !later)
 }
 
 /// All ones when `a > b`; both are below 2^63. The compiler is kept from knowing that it is one of two values: it would
 /// branch on it, and the verifier walk through both ways of each of many turns.
 #[inline(always)]
-fn mask_if_later(a: u64, b: u64) -> u64 {
+pub(crate) fn mask_if_later(a: u64, b: u64) -> u64 {
     let sign = core::hint::black_box(b.wrapping_sub(a)) >> 63;
     core::hint::black_box(0_u64.wrapping_sub(sign))
 }
 
-impl History {
-    /// No reading.
-    pub const EMPTY: Self = Self { fine: Ring::EMPTY, coarse: Ring::EMPTY };
-
-    /// Forgets all and begins with a reading.
-    #[inline(always)]
-    pub fn begin(&mut self, at: u64, sums: &Parts) {
-        self.fine.written = 0;
-        self.coarse.written = 0;
-        self.fine.push(at, sums);
-        self.coarse.push(at, sums);
-    }
-
-    /// Remembers a reading. Readings come in order; one at the same instant as the last adds nothing.
-    #[inline(always)]
-    pub fn push(&mut self, at: u64, sums: &Parts) {
-        self.fine.push(at, sums);
-        if at.wrapping_sub(self.coarse.back(0).at) >= COARSE_NS {
-            self.coarse.push(at, sums);
-        }
-    }
-
-    /// What the clock read at `at`, given that it reads `now` now; written into `into`. Before anything that
-    /// is remembered, the time up to the oldest reading is unexplained.
-    #[inline(always)]
-    pub fn at(&self, at: u64, now: &Reading, into: &mut Parts) {
-        let back = self.fine.find(at);
-        if back < FINE as u64 && back < self.fine.written {
-            let later = if back == 0 { now } else { self.fine.back(back.wrapping_sub(1)) };
-            return between(self.fine.back(back), later, at, into);
-        }
-        // All fine readings are later than `at`, or there are few: the oldest of them ends the gap.
-        let back = self.coarse.find(at);
-        if back < COARSE as u64 && back < self.coarse.written {
-            let later =
-                if back == 0 { self.oldest_fine(now) } else { self.coarse.back(back.wrapping_sub(1)) };
-            return between(self.coarse.back(back), later, at, into);
-        }
-        let oldest = self.oldest(now);
-        *into = oldest.sums;
-        let missing = oldest.at.saturating_sub(at);
-        into[cause::UNEXPLAINED] = into[cause::UNEXPLAINED].wrapping_sub(missing);
-    }
-
-    #[inline(always)]
-    fn oldest_fine<'a>(&'a self, now: &'a Reading) -> &'a Reading {
-        let kept = if self.fine.written < FINE as u64 { self.fine.written } else { FINE as u64 };
-        if kept == 0 { now } else { self.fine.back(kept.wrapping_sub(1)) }
-    }
-
-    #[inline(always)]
-    fn oldest<'a>(&'a self, now: &'a Reading) -> &'a Reading {
-        let kept = if self.coarse.written < COARSE as u64 { self.coarse.written } else { COARSE as u64 };
-        if kept == 0 || self.fine.written <= FINE as u64 {
-            self.oldest_fine(now)
-        } else {
-            self.coarse.back(kept.wrapping_sub(1))
-        }
-    }
-}
-
-/// The reading at `at` between two neighbours: every part grows evenly from one to the other.
+/// From the reading `into` at `end` back to `at`, which lies between it and the reading `before`: every part grows evenly
+/// from one to the other.
 #[inline(always)]
-fn between(before: &Reading, after: &Reading, at: u64, into: &mut Parts) {
-    let span = after.at.wrapping_sub(before.at);
+fn between(before: &Reading, end: u64, at: u64, into: &mut Parts) {
+    let span = end.wrapping_sub(before.at);
     let gone = at.wrapping_sub(before.at);
-    *into = before.sums;
-    if gone == 0 || after.at <= before.at {
-        return;
-    }
-    if gone >= span {
-        *into = after.sums;
+    if gone == 0 || gone >= span {
+        if gone == 0 {
+            *into = before.sums;
+        }
         return;
     }
     // In 2^-20 of the span: a span of 2^43 ns is more than two hours.
     let share = (gone << 20) / span;
     let (mut given, mut most, mut main) = (0_u64, 0_u64, 0_u64);
     for (i, sum) in into.iter_mut().enumerate() {
-        let grown = after.sums[i].wrapping_sub(before.sums[i]);
+        let grown = sum.wrapping_sub(before.sums[i]);
         let part = grown.wrapping_mul(share) >> 20;
-        *sum = sum.wrapping_add(part);
+        *sum = before.sums[i].wrapping_add(part);
         given = given.wrapping_add(part);
         let more = mask_if_later(grown, most);
         most = (grown & more) | (most & !more);

@@ -21,6 +21,7 @@ pub mod overtaken;
 pub mod ports;
 pub mod safepoint;
 pub mod thread;
+pub mod tids;
 pub mod usdt;
 pub mod window;
 pub mod zab;

@@ -8,7 +8,7 @@
 //! its behalf, writes its clock; a waker writes [`Thread::woken`] only. Deliberately absent: how it is hooked.
 
 use crate::cause::{self, Parts};
-use crate::history::{History, Reading};
+use crate::history::{History, Mark, smaller};
 use crate::safepoint::Totals;
 
 /// What a thread does in its open segment: values of [`Thread::state`].
@@ -57,8 +57,8 @@ pub mod by {
     pub const VM: u32 = 3;
 }
 
-/// Readings of a hand's clock that a wake carries over.
-pub const CARRIED: usize = 8;
+/// Segments of a hand's clock that a wake carries over one by one.
+pub const CARRIED: usize = 16;
 
 /// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch, ns.
 const EARLY_NS: u64 = 50_000;
@@ -78,6 +78,9 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// Nothing yet.
+    pub const NONE: Self = Self { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 };
+
     /// The process's stops.
     #[inline(always)]
     fn safepoints(&self) -> Totals {
@@ -97,62 +100,62 @@ pub struct Woken {
     pub by: u32,
     /// Thread id of the waker.
     pub tid: u32,
-    /// Its name.
-    pub comm: [u8; 16],
+    /// Where the oldest of `marks` begins, monotonic ns. When that is after the sleep began, `earlier` is set.
+    pub carried_from: u64,
     /// Overlays at the wake.
     pub overlay: Overlay,
-    /// How many of `readings` are set.
+    /// How many of `marks` are set.
     pub carried: u64,
-    /// The hand's clock when the sleep began.
-    pub base: Parts,
-    /// Later readings of the hand's clock, the newest first; the first is of the wake itself.
-    pub readings: [Reading; CARRIED],
+    /// The hand's last segments, the newest first; the newest ends with the wake itself.
+    pub marks: [Mark; CARRIED],
+    /// What the hand did from the begin of the sleep to there.
+    pub earlier: Parts,
 }
 
-/// A thread and its clock: the value of the thread map.
+/// A thread and its clock: the value of the thread map. What a switch touches stands together.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Thread {
-    /// Thread id; 0 when the slot is free.
-    pub tid: u32,
-    /// Its process.
-    pub tgid: u32,
-    /// Index of its process's safepoint clock plus one; 0 when there is none.
-    pub jvm: u32,
-    /// 1 when it reads proposals, or was handed work by one that does.
-    pub hand: u32,
     /// One of [`state`].
     pub state: u32,
     /// Bits of [`mode`].
     pub mode: u32,
     /// Number of the system call in which it sleeps.
     pub call: u32,
-    /// Thread id of who had the CPU when it was preempted.
-    pub preemptor: u32,
+    /// 1 when it reads proposals, or was handed work by one that does.
+    pub hand: u32,
+    /// Index of its process's safepoint clock plus one; 0 when there is none.
+    pub jvm: u32,
+    /// Levels of its control groups that have a quota.
+    pub quota_levels: u32,
+    /// When they were last asked for one, monotonic ns.
+    pub quota_seen_at: u64,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
-    /// When its control groups were last asked for a quota, monotonic ns.
-    pub quota_seen_at: u64,
-    /// Levels of them that have one.
-    pub quota_levels: u32,
-    /// Its own place in the map, plus one.
-    pub slot_plus_one: u32,
-    /// Instants that were out of order, and time that had to be left unexplained for it.
-    pub discarded: u64,
-    /// Switches that were not seen.
-    pub missed: u64,
     /// Overlays at the begin of the open segment.
     pub overlay: Overlay,
+    /// The wake that ends the open sleep.
+    pub woken: Woken,
     /// Sums by cause of all closed segments.
     pub sums: Parts,
     /// Sums at earlier instants.
     pub history: History,
-    /// The wake that ends the open sleep.
-    pub woken: Woken,
+    /// Thread id; 0 when the slot is free.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Thread id of who had the CPU when it was preempted.
+    pub preemptor: u32,
+    /// Its own place in the map, plus one.
+    pub slot_plus_one: u32,
+    /// Its name when the clock began.
+    pub comm: [u8; 16],
+    /// Instants that were out of order, and time that had to be left unexplained for it.
+    pub discarded: u64,
+    /// Switches that were not seen.
+    pub missed: u64,
     /// What a look back is computed in.
     pub scratch: [Parts; 2],
-    /// The clock at this instant.
-    pub reading: Reading,
 }
 
 /// A segment that has just ended.
@@ -171,36 +174,36 @@ pub struct Segment {
 impl Thread {
     /// A free slot.
     pub const FREE: Self = Self {
-        tid: 0,
-        tgid: 0,
-        jvm: 0,
-        hand: 0,
         state: state::UNKNOWN,
         mode: 0,
         call: 0,
-        preemptor: 0,
-        since: 0,
-        quota_seen_at: 0,
+        hand: 0,
+        jvm: 0,
         quota_levels: 0,
-        slot_plus_one: 0,
-        discarded: 0,
-        missed: 0,
-        overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
-        sums: [0; cause::COUNT],
-        history: History::EMPTY,
+        quota_seen_at: 0,
+        since: 0,
+        overlay: Overlay::NONE,
         woken: Woken {
             at: 0,
             early_at: 0,
             by: by::NOBODY,
             tid: 0,
-            comm: [0; 16],
-            overlay: Overlay { gc_ns: 0, safepoint_ns: 0, throttled_ns: 0, irq_ns: 0 },
+            carried_from: 0,
+            overlay: Overlay::NONE,
             carried: 0,
-            base: [0; cause::COUNT],
-            readings: [Reading { at: 0, sums: [0; cause::COUNT] }; CARRIED],
+            marks: [Mark::new(0, 0); CARRIED],
+            earlier: [0; cause::COUNT],
         },
+        sums: [0; cause::COUNT],
+        history: History::EMPTY,
+        tid: 0,
+        tgid: 0,
+        preemptor: 0,
+        slot_plus_one: 0,
+        comm: [0; 16],
+        discarded: 0,
+        missed: 0,
         scratch: [[0; cause::COUNT]; 2],
-        reading: Reading { at: 0, sums: [0; cause::COUNT] },
     };
 
     /// The clock begins; what the thread did before is not known.
@@ -219,7 +222,7 @@ impl Thread {
         self.state = if running { state::RUNNING } else { state::UNKNOWN };
         self.since = now;
         self.sums = [0; cause::COUNT];
-        self.history.begin(now, &self.sums);
+        self.history.begin(now);
     }
 
     /// Length of the open segment; 0, and counted, when the clock ran backwards.
@@ -244,10 +247,16 @@ impl Thread {
         }
     }
 
+    /// The next `ns` of the clock are of one cause.
     #[inline(always)]
     fn charge(&mut self, cause: usize, ns: u64) {
-        let cell = &mut self.sums[cause & (cause::COUNT - 1)];
-        *cell = cell.wrapping_add(ns);
+        if ns == 0 {
+            return;
+        }
+        let cause = cause & (cause::COUNT - 1);
+        self.sums[cause] = self.sums[cause].wrapping_add(ns);
+        self.since = self.since.wrapping_add(ns);
+        self.history.push(self.since, cause);
     }
 
     /// Closes time on CPU up to `now`; the thread goes on running. For the thread itself.
@@ -262,7 +271,7 @@ impl Thread {
             self.charge(self.of_mode(cause::ON_CPU), elapsed - irq);
         }
         self.overlay.irq_ns = irq_ns;
-        self.advance(now);
+        self.history.keep(self.since, &self.sums);
     }
 
     /// The thread runs although no switch gave it a CPU: some kernels leave a few of a thousand switches untraced. The
@@ -273,21 +282,11 @@ impl Thread {
             let woken_at = self.woken.at;
             let overlay = self.overlay;
             self.close_sleep(woken_at, true, &overlay);
-            self.advance(woken_at);
         }
         let missed = self.elapsed(now);
         self.charge(cause::UNEXPLAINED, missed);
         self.missed += 1;
         self.state = state::RUNNING;
-    }
-
-    /// The open segment ends and its charges are entered: a new one begins.
-    #[inline(always)]
-    fn advance(&mut self, now: u64) {
-        if now > self.since {
-            self.since = now;
-            self.history.push(now, &self.sums);
-        }
     }
 
     /// The thread loses its CPU. `state` is what it does then, `overlay` the overlays now.
@@ -334,9 +333,8 @@ impl Thread {
                 }
                 let cause = self.close_sleep(runnable_since, seen, overlay);
                 longest = Segment { cause: cause as u32, reserved: 0, began_at, ended_at: runnable_since };
-                self.advance(runnable_since);
             }
-            let waited = now.saturating_sub(runnable_since);
+            let waited = now.saturating_sub(self.since);
             let throttled = less(overlay.throttled_ns, throttled_ns, waited);
             self.charge(cause::CPU_THROTTLE, throttled);
             self.charge(cause::RUN_QUEUE, waited - throttled);
@@ -348,7 +346,7 @@ impl Thread {
         }
         self.state = state::RUNNING;
         self.overlay.irq_ns = overlay.irq_ns;
-        self.advance(now);
+        self.history.keep(self.since, &self.sums);
         longest
     }
 
@@ -370,7 +368,7 @@ impl Thread {
     /// A futex sleep: the hand's clock, a safepoint, or a lock.
     #[inline(always)]
     fn close_futex(&mut self, elapsed: u64, seen: bool, overlay: &Overlay) -> usize {
-        if seen && self.woken.by == by::HAND && self.woken.carried > 0 {
+        if seen && self.woken.by == by::HAND {
             self.follow_hand();
             return cause::ON_CPU;
         }
@@ -392,51 +390,72 @@ impl Thread {
         }
     }
 
-    /// Takes the hand's clock over for the time of the sleep, reading by reading, so that a later look back
-    /// finds what the hand did when.
+    /// Takes the hand's clock over for the time of the sleep, segment by segment, so that a later look back finds what the
+    /// hand did when.
     #[inline(always)]
     fn follow_hand(&mut self) {
-        let before = self.sums;
-        for index in (0..CARRIED).rev() {
-            if index as u64 >= self.woken.carried {
-                continue;
-            }
-            let reading = &self.woken.readings[index];
-            for (cause, before) in before.iter().enumerate() {
-                let grown = reading.sums[cause].wrapping_sub(self.woken.base[cause]);
-                self.sums[cause] = before.wrapping_add(grown);
-            }
-            let at = reading.at;
-            if at > self.since {
-                self.since = at;
-                self.history.push(at, &self.sums);
+        if self.woken.carried_from > self.since {
+            for cause in 0..cause::COUNT {
+                let ns = self.woken.earlier[cause];
+                self.charge(cause, smaller(ns, self.until(self.woken.carried_from)));
             }
         }
+        let carried = self.woken.carried;
+        for turn in 0..CARRIED as u64 {
+            if turn >= carried {
+                break;
+            }
+            let mark = self.woken.marks[carried.wrapping_sub(turn).wrapping_sub(1) as usize & (CARRIED - 1)];
+            self.charge(mark.cause(), self.until(mark.at()));
+        }
+        self.charge(cause::UNEXPLAINED, self.until(self.woken.at));
     }
 
-    /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since.
+    /// How far the clock is from an instant; 0 when it is past it.
     #[inline(always)]
-    pub fn look_back(&mut self, at: u64, into: usize) {
-        self.reading.at = self.since;
-        self.reading.sums = self.sums;
-        self.history.at(at, &self.reading, &mut self.scratch[into & 1]);
+    fn until(&self, at: u64) -> u64 {
+        at.saturating_sub(self.since)
     }
 
-    /// What the hand `self` carries over to a thread that it wakes and that has slept since `since`: fills in `woken`.
-    /// The clock has been looked back to `since`, into the first place.
+    /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since. Gives the instant of what was
+    /// written: later than `at` when [`Self::look_long_ago`] must go on from there.
     #[inline(always)]
-    pub fn hand_over(&mut self, since: u64, woken: &mut Woken) {
-        woken.base = self.scratch[0];
-        let (mut carried, mut later) = (0_u64, 1_u64);
-        for back in 0..CARRIED {
-            let reading = self.history.fine.back(back as u64);
-            woken.readings[back].at = reading.at;
-            woken.readings[back].sums = reading.sums;
-            // Readings get older: the first that is not later than the begin ends the count.
-            later &= core::hint::black_box(since.wrapping_sub(reading.at)) >> 63;
-            carried += core::hint::black_box(later);
+    pub fn look_lately(&mut self, at: u64, into: usize) -> u64 {
+        self.history.lately(at, self.since, &self.sums, &mut self.scratch[into & 1])
+    }
+
+    /// From the reading at `end` in `scratch[into]` further back to `at`.
+    #[inline(always)]
+    pub fn look_long_ago(&mut self, at: u64, end: u64, into: usize) {
+        self.history.long_ago(at, end, &mut self.scratch[into & 1]);
+    }
+
+    /// The hand `self` gives its last segments to a thread that it wakes: fills in `woken`. Tells whether the thread slept
+    /// longer, since `since`: [`Self::hand_over_earlier`] then gives the rest.
+    #[inline(always)]
+    pub fn hand_over(&self, since: u64, woken: &mut Woken) -> bool {
+        let kept = smaller(self.history.segments(), CARRIED as u64);
+        let mut carried = 0;
+        for mark in &mut woken.marks {
+            let segment = self.history.mark(carried);
+            if carried >= kept || segment.at() <= since {
+                break;
+            }
+            *mark = segment;
+            carried += 1;
         }
         woken.carried = carried;
+        woken.carried_from = self.history.mark(carried).at();
+        woken.carried_from > since
+    }
+
+    /// What the hand did from the begin of the sleep to the first segment that is carried, from looks back to both: to the
+    /// latter in the first place of the scratch, to the former in the second.
+    #[inline(always)]
+    pub fn hand_over_earlier(&self, woken: &mut Woken) {
+        for (cause, ns) in woken.earlier.iter_mut().enumerate() {
+            *ns = self.scratch[0][cause].wrapping_sub(self.scratch[1][cause]);
+        }
     }
 
     /// The parts of a span of `length` ns, from the two looks back to its end (first place) and its begin, into the
@@ -463,7 +482,7 @@ pub trait Clock {
     /// The thread.
     fn thread(&mut self) -> &mut Thread;
 
-    /// As [`Thread::look_back`].
+    /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since.
     fn look_back(&mut self, at: u64, into: usize);
 
     /// The parts of the span from `from` to `to`, both up to the last settled instant, into `scratch[0]` of the thread;
@@ -484,7 +503,10 @@ impl Clock for Thread {
 
     #[inline(always)]
     fn look_back(&mut self, at: u64, into: usize) {
-        Self::look_back(self, at, into);
+        let end = self.look_lately(at, into);
+        if end > at {
+            self.look_long_ago(at, end, into);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, k
 use probe_ebpf::link::Link;
 use probe_ebpf::safepoint::SafepointClock;
 use probe_ebpf::thread::Thread;
+use probe_ebpf::tids;
 
 use self::attach::attach_all;
 pub(crate) use self::attach::explain;
@@ -177,7 +178,7 @@ pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
         + u64::from(settings.ring_bytes)
         + u64::from(settings.threads()) * thread
         + u64::from(PID_LIMIT / 8) * 2
-        + 4096 * (4 + 4 + 48)
+        + u64::from(tids::SETS) * size_of::<tids::Set>() as u64
         + 65536 / 8
         + 1024 * (4 + size_of::<Process>() as u64 + 48)
         + u64::from(JVM_LIMIT) * (size_of::<SafepointClock>() as u64 + 4)
@@ -393,7 +394,7 @@ mod tests {
         let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
         assert_eq!(
             (of(2) - of(1)).div_ceil(1024),
-            502,
+            468,
             "correct the help of --links and docs/limitations.md"
         );
     }

@@ -114,7 +114,20 @@ fn link(slot: u64) -> Option<LinkRef> {
 pub extern "C" fn look_back(slot: u64, at: u64, into: u64) -> u64 {
     let Some(slot) = thread_in(slot) else { return 1 };
     // SAFETY: as in `SlotClock::thread`.
-    unsafe { (*slot.thread).look_back(at, into as usize) };
+    let end = unsafe { (*slot.thread).look_lately(at, into as usize) };
+    if end > at {
+        look_long_ago(slot.slot_plus_one, at, end, into);
+    }
+    0
+}
+
+/// From the reading at `end` in a place of the scratch further back to `at`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_long_ago(slot: u64, at: u64, end: u64, into: u64) -> u64 {
+    let Some(slot) = thread_in(slot) else { return 1 };
+    // SAFETY: as in `SlotClock::thread`.
+    unsafe { (*slot.thread).look_long_ago(at, end, into as usize) };
     0
 }
 

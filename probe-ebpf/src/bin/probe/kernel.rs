@@ -76,6 +76,13 @@ pub fn config() -> Config {
     unsafe { core::ptr::read_volatile(&raw const CONFIG) }
 }
 
+/// Are the hooks on interrupts in use? The field alone: the hooks of the scheduler ask at every switch.
+#[inline(always)]
+pub fn interrupts_are_watched() -> bool {
+    // SAFETY: as for `config`.
+    unsafe { (&raw const CONFIG.interrupts).read_volatile() != 0 }
+}
+
 /// A `struct sock *` that the verifier trusts.
 #[derive(Clone, Copy)]
 pub struct Sock(pub *const c_void);

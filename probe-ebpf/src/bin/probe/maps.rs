@@ -10,6 +10,7 @@ use probe_ebpf::link::{Link, Rings};
 use probe_ebpf::ports::PortFilter;
 use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
 use probe_ebpf::thread::Thread;
+use probe_ebpf::tids;
 
 /// One bit a process id: is it watched? An array, so that the lookup is inlined and a miss costs two loads.
 #[map]
@@ -60,9 +61,9 @@ pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(1, 0);
 #[map]
 pub static TRACKED: Array<u64> = Array::with_max_entries(PID_LIMIT / 64, 0);
 
-/// Slot of each thread that has a clock, by thread id.
+/// Slots of the threads that have a clock.
 #[map]
-pub static TIDS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+pub static TIDS: Array<tids::Set> = Array::with_max_entries(tids::SETS, 0);
 
 /// Threads with their clocks, by slot. Entries at load.
 #[map]

@@ -1,20 +1,20 @@
-//! From a thread id to its clock: found by a bit and a hash, given to a thread when it first touches a
+//! From a thread id to its clock: found by a bit and a small set, given to a thread when it first touches a
 //! quorum connection, or wakes a thread that does.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use core::ffi::c_void;
 use probe_ebpf::abi::counter;
 use probe_ebpf::thread::{Overlay, Thread, state};
+use probe_ebpf::tids;
 
 use crate::emit::count;
-use crate::kernel::{Task, TaskStruct, bit, config, offset, read_kernel};
+use crate::kernel::{Task, TaskStruct, bit, interrupts_are_watched, offset, read_kernel};
 use crate::{atomic, maps, safepoints};
 
 /// Levels of control groups whose quota is looked at.
 const LEVELS: u32 = 5;
 /// How often a thread's control groups are asked whether they have a quota, ns.
 const QUOTA_EVERY_NS: u64 = 100_000_000;
-const BPF_NOEXIST: u64 = 1;
 // arch/x86/entry/syscalls/syscall_64.tbl
 const NR_FUTEX: u64 = 202;
 const NR_RESTART_SYSCALL: u64 = 219;
@@ -29,9 +29,10 @@ pub fn is_tracked(tid: u32) -> bool {
 /// The clock of a thread that has one.
 #[inline(always)]
 pub fn find(tid: u32) -> Option<*mut Thread> {
-    let slot = maps::TIDS.get_ptr(tid)?;
-    // SAFETY: a map value; the slot of a thread does not change while it lives.
-    maps::THREADS.get_ptr_mut(unsafe { *slot })
+    let set = maps::TIDS.get_ptr(tids::set_of(tid))?;
+    // SAFETY: a map value of words that are written whole.
+    let entry = tids::find(unsafe { &*set }, tid);
+    maps::THREADS.get_ptr_mut(tids::slot_in(entry))
 }
 
 /// The clock of the current thread, which gets one if it has none.
@@ -43,7 +44,12 @@ pub fn current(task: Task, now: u64) -> Option<*mut Thread> {
         return Some(thread);
     }
     let thread = begin(task, now, state::RUNNING, 0);
-    if thread.is_null() { None } else { Some(thread) }
+    if thread.is_null() {
+        return None;
+    }
+    // SAFETY: a map value lives as long as the map; the thread is the current one.
+    unsafe { (*thread).comm = TaskStruct::current().comm() };
+    Some(thread)
 }
 
 /// What a thread does that sleeps in a system call of this number.
@@ -78,7 +84,7 @@ pub fn begin(task: Task, now: u64, state: u32, call: u32) -> *mut Thread {
         thread.overlay.irq_ns = irq_ns(now);
         add_safepoints(thread.jvm, now, &mut thread.overlay);
     }
-    if maps::TIDS.insert(task.tid, slot, BPF_NOEXIST).is_err() {
+    if !enter(task.tid, slot) {
         let _ = maps::FREE_THREADS.push(slot, 0);
         return find(task.tid).unwrap_or_default();
     }
@@ -87,6 +93,35 @@ pub fn begin(task: Task, now: u64, state: u32, call: u32) -> *mut Thread {
         unsafe { atomic::set(word, 1 << (task.tid & 63)) };
     }
     thread
+}
+
+/// Enters a thread with its slot, unless it is there already or its set is full.
+#[inline(always)]
+fn enter(tid: u32, slot: u32) -> bool {
+    let Some(set) = maps::TIDS.get_ptr_mut(tids::set_of(tid)) else { return false };
+    let entry = tids::entry(tid, slot);
+    let mut place = 0;
+    while place < tids::WAYS {
+        // SAFETY: a word of a live map value.
+        let taken = unsafe { atomic::exchange(&raw mut (*set)[place], 0, entry) };
+        // SAFETY: as above.
+        if !taken && tids::is_of(unsafe { (&raw const (*set)[place]).read_volatile() }, tid) {
+            return false;
+        }
+        if taken {
+            // Another CPU may have entered it meanwhile: the first place counts, for both.
+            // SAFETY: as in `find`.
+            let first = tids::find(unsafe { &*set }, tid) == entry;
+            if !first {
+                // SAFETY: as above.
+                unsafe { atomic::store(&raw mut (*set)[place], 0) };
+            }
+            return first;
+        }
+        place += 1;
+    }
+    count(counter::THREADS_REFUSED);
+    false
 }
 
 /// The current thread begins or ends something that its time in the kernel is for.
@@ -105,15 +140,20 @@ pub fn set_mode(task: Task, bit: u32, on: bool, now: u64) {
 /// The thread ends: its slot is free.
 #[inline(always)]
 pub fn end(tid: u32) {
-    let Some(slot) = maps::TIDS.get_ptr(tid) else { return };
-    // SAFETY: a map value.
-    let slot = unsafe { *slot };
+    let Some(set) = maps::TIDS.get_ptr_mut(tids::set_of(tid)) else { return };
     if let Some(word) = maps::TRACKED.get_ptr_mut(tid >> 6) {
         // SAFETY: as in `begin`.
         unsafe { atomic::keep(word, !(1 << (tid & 63))) };
     }
-    if maps::TIDS.remove(tid).is_ok() {
-        let _ = maps::FREE_THREADS.push(slot, 0);
+    let mut place = 0;
+    while place < tids::WAYS {
+        // SAFETY: a word of a live map value.
+        let entry = unsafe { (&raw const (*set)[place]).read_volatile() };
+        // SAFETY: as above. Who takes the entry out gives the slot back, once.
+        if tids::is_of(entry, tid) && unsafe { atomic::exchange(&raw mut (*set)[place], entry, 0) } {
+            let _ = maps::FREE_THREADS.push(tids::slot_in(entry), 0);
+        }
+        place += 1;
     }
 }
 
@@ -127,7 +167,7 @@ pub fn now() -> u64 {
 /// What interrupts have taken of this CPU so far, ns; 0 for good where they are not watched.
 #[inline(always)]
 pub fn irq_ns(now: u64) -> u64 {
-    if config().interrupts == 0 {
+    if !interrupts_are_watched() {
         return 0;
     }
     // SAFETY: a map value of this CPU; programs stay on theirs while they run.

@@ -38,7 +38,11 @@ fn meet(task: TaskStruct, id: Task) -> i32 {
         call = SystemCall::of(task).number as u32;
         state = threads::sleep_in(call.into());
     }
-    threads::begin(id, now(), state, call);
+    let thread = threads::begin(id, now(), state, call);
+    if !thread.is_null() {
+        // SAFETY: a map value lives as long as the map. Of two that write, both write the same name.
+        unsafe { (*thread).comm = task.comm() };
+    }
     // A thread that was already past the hook on exits would keep its slot.
     if task.load::<u32>(offset!(task_flags)) & PF_EXITING != 0 {
         threads::end(id.tid);

@@ -47,7 +47,7 @@ fn switch_tp(ctx: BtfTracePointContext) -> i32 {
     if is_tracked(out) {
         let preempted: u64 = ctx.arg(0);
         let state: u64 = ctx.arg(3);
-        switched_out(prev, preempted & 1 == 1, state as u32, into);
+        switched_out(prev, (preempted & 1 == 1) as u32, state as u32, into);
     }
     if is_tracked(into) {
         switched_in(next, prev);
@@ -56,13 +56,13 @@ fn switch_tp(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(never)]
-fn switched_out(task: TaskStruct, preempted: bool, task_state: u32, next: u32) -> i32 {
+fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) -> i32 {
     let Some(thread) = threads::find(task.tid()) else { return 0 };
     // SAFETY: a map value lives as long as the map; this CPU's scheduler alone has the task.
     let thread = unsafe { &mut *thread };
     let now = now();
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
-    let state = if preempted || task_state == 0 {
+    let state = if preempted == 1 || task_state == 0 {
         thread.preemptor = next;
         overlay.throttled_ns = threads::throttled_ns(thread, task, now);
         state::RUNNABLE
@@ -77,7 +77,7 @@ fn switched_out(task: TaskStruct, preempted: bool, task_state: u32, next: u32) -
     {
         state::STOPPED
     } else {
-        let call = SystemCall::current().number;
+        let call = SystemCall::of(task).number;
         thread.call = call as u32;
         threads::add_safepoints(thread.jvm, now, &mut overlay);
         threads::sleep_in(call)
@@ -93,7 +93,10 @@ fn switched_in(task: TaskStruct, prev: TaskStruct) -> i32 {
     let thread = unsafe { &mut *thread };
     let now = now();
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
-    threads::add_safepoints(thread.jvm, now, &mut overlay);
+    if thread.state == state::FUTEX && thread.woken.at == 0 {
+        // Else those at the wake count.
+        threads::add_safepoints(thread.jvm, now, &mut overlay);
+    }
     overlay.throttled_ns = threads::throttled_ns(thread, task, now);
     let was = thread.state;
     let segment = thread.switch_in(now, &overlay);
@@ -133,7 +136,7 @@ fn tell(thread: &Thread, task: TaskStruct, prev: TaskStruct, segment: &Segment) 
         by: thread.woken.by,
         other_tid: thread.woken.tid,
         other_tgid: 0,
-        other_comm: thread.woken.comm,
+        other_comm: [0; 16],
         comm: task.comm(),
         stack: [0; STACK_FRAMES],
     };
@@ -143,6 +146,11 @@ fn tell(thread: &Thread, task: TaskStruct, prev: TaskStruct, segment: &Segment) 
         record.other_tid = prev.tid();
         record.other_tgid = prev.tgid();
         record.other_comm = prev.comm();
+    } else if thread.woken.by == by::VM {
+        record.other_comm = *b"VM Thread\0\0\0\0\0\0\0";
+    } else if let Some(waker) = threads::find(thread.woken.tid) {
+        // SAFETY: as in `switched_out`; the name stays as long as the clock.
+        record.other_comm = unsafe { (*waker).comm };
     }
     entry.write(record);
     let stack = entry.as_mut_ptr().wrapping_byte_add(core::mem::offset_of!(SegmentRecord, stack));
@@ -200,11 +208,14 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
 fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.woken.by = by::OTHER;
     thread.woken.tid = waker.tid;
-    thread.woken.comm = TaskStruct::current().comm();
-    if thread.woken.comm[..8] == *b"VM Threa" {
-        thread.woken.by = by::VM;
-        safepoints::presume(thread, now);
-        return;
+    // The JVM's own thread never has a clock, so that this is asked once of each other.
+    if !is_tracked(waker.tid) {
+        let comm = TaskStruct::current().comm();
+        if comm[..8] == *b"VM Threa" {
+            thread.woken.by = by::VM;
+            safepoints::presume(thread, now);
+            return;
+        }
     }
     let Some(hand) = threads::current(waker, now) else { return };
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
@@ -215,8 +226,12 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.hand = 1;
     thread.woken.by = by::HAND;
     hand.settle(now, threads::irq_ns(now));
-    charge::look_back(hand.slot_plus_one.into(), thread.since, 0);
-    hand.hand_over(thread.since, &mut thread.woken);
+    if hand.hand_over(thread.since, &mut thread.woken) {
+        let slot = hand.slot_plus_one.into();
+        charge::look_back(slot, thread.woken.carried_from, 0);
+        charge::look_back(slot, thread.since, 1);
+        hand.hand_over_earlier(&mut thread.woken);
+    }
 }
 
 /// `void sched_process_exit(struct task_struct *p[, bool group_dead])`
