@@ -12,10 +12,12 @@ mod authinfo;
 #[cfg(not(target_arch = "bpf"))]
 mod host;
 mod snapshot;
+mod source;
 mod tls;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use host::{Fed, feed, feed_chunks};
+pub use source::Source;
 
 use crate::abi::wire;
 use crate::zab::{self, Direction, Head, be32, be64, packet};
@@ -122,8 +124,8 @@ pub struct Framer {
     pub busy: u64,
     /// End of the last call, monotonic ns; only the kernel side uses it.
     pub last_call_at: u64,
-    /// Address of the chunk in the caller's memory; only the kernel side uses it.
-    pub chunk_address: u64,
+    /// Where the call's bytes are; only the kernel side uses it.
+    pub source: Source,
     head: [u8; BUFFER],
 }
 
@@ -174,7 +176,7 @@ impl Framer {
         direction: 0,
         busy: 0,
         last_call_at: 0,
-        chunk_address: 0,
+        source: Source::NONE,
         head: [0; BUFFER],
     };
 

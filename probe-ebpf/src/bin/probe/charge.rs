@@ -1,6 +1,8 @@
 //! What a complete packet does to its link, and what a thread's clock says about it. Global functions of numbers: the
 //! verifier walks through each once, whatever the ways that lead to a call.
 
+use core::hint::black_box;
+
 use probe_ebpf::abi::{HeartbeatRecord, kind};
 use probe_ebpf::link::{Effect, Link, Rings};
 use probe_ebpf::thread::{Clock, Thread};
@@ -10,29 +12,52 @@ use crate::kernel::{Task, config};
 use crate::sockets::{LinkRef, rings, transition};
 use crate::{maps, threads};
 
-/// Hands the packet that the framer of one direction holds to the link in `slot`.
+/// What a packet asks for next: the answer of [`packet`], which carries the record's place in bit 2.
+mod due {
+    pub const RECEIPT: u64 = 1;
+    pub const CHARGE: u64 = 2;
+    pub const CHARGE_AND_TELL: u64 = 3;
+    pub const WHAT: u64 = 3;
+}
+
+/// Does all that the packet asks for which the framer of one direction holds. The functions follow one another
+/// instead of calling one another: each is large on the stack.
+#[inline(always)]
+pub fn handle(slot: u64, incoming: u64) {
+    let due = black_box(packet(slot, incoming));
+    let place = (due >> 2) & 1;
+    match due & due::WHAT {
+        due::RECEIPT => {
+            receipt(slot, incoming);
+        }
+        due::CHARGE => {
+            proposal(slot, incoming, place);
+        }
+        due::CHARGE_AND_TELL => {
+            proposal(slot, incoming, place);
+            tell(slot, place);
+        }
+        _ => {}
+    }
+}
+
+/// Hands the packet that the framer of one direction holds to the link in `slot`; what it asks for, see [`due`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn packet(slot: u64, incoming: u64) -> u64 {
-    let Some(at) = link(slot) else { return 1 };
-    let Some(rings) = rings(at.slot) else { return 1 };
+extern "C" fn packet(slot: u64, incoming: u64) -> u64 {
+    let Some(at) = link(slot) else { return 0 };
+    let Some(rings) = rings(at.slot) else { return 0 };
     // SAFETY: map values live as long as their maps; the direction's `busy` is held.
     let (link, rings): (&mut Link, &mut Rings) = unsafe { (&mut *at.link, &mut *rings) };
     let framer = link.framer(incoming == 1);
     let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
     let call = link.calls[incoming as usize & 1];
-    let effect = link.on_packet(rings, &config(), &call, packet);
-    let (now, thread) = (call.now, u64::from(call.thread));
-    match effect {
+    match link.on_packet(rings, &config(), &call, packet) {
         Effect::None => {}
-        Effect::Received => {
-            receipt(slot, thread);
-        }
-        Effect::Measured { place, emit: wanted } => {
-            proposal(slot, thread, place.into());
-            if wanted == 1 {
-                tell(at, place as usize & 1);
-            }
+        Effect::Received => return due::RECEIPT,
+        Effect::Measured { place, emit } => {
+            let what = if emit == 1 { due::CHARGE_AND_TELL } else { due::CHARGE };
+            return (u64::from(place & 1) << 2) | what;
         }
         Effect::Heartbeat { began_at, ended_at } => {
             if config().heartbeats == 1 {
@@ -48,22 +73,25 @@ pub extern "C" fn packet(slot: u64, incoming: u64) -> u64 {
                 emit(kind::HEARTBEAT, &record, false);
             }
         }
-        Effect::Transition(change) => transition(at, change, now),
+        Effect::Transition(change) => transition(at, change, call.now),
     }
     0
 }
 
-/// Emits a proposal's record.
-#[inline(always)]
-fn tell(at: LinkRef, place: usize) {
+/// Emits the record of a proposal that stands at `place` of the link in `slot`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell(slot: u64, place: u64) -> u64 {
+    let Some(at) = link(slot) else { return 1 };
     // SAFETY: as in `packet`; this direction alone writes its record.
     let link = unsafe { &mut *at.link };
     let generation = link.identity.generation;
-    let record = &mut link.records[place];
+    let record = &mut link.records[place as usize & 1];
     record.kind = kind::PROPOSAL;
     record.slot = at.slot;
     record.generation = generation;
     emit(kind::PROPOSAL, record, false);
+    0
 }
 
 /// Brings the clock of the current thread (`both` ids) up to `now` and tells its slot plus one; 0 when it can have
@@ -81,24 +109,27 @@ pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
     thread.slot_plus_one.into()
 }
 
-/// Writes the receipt of the proposal that the link in `slot` has just read. `thread` is the slot of the reading
-/// thread's clock plus one, or 0.
+/// Writes the receipt of the proposal that the link in `slot` has just read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn receipt(slot: u64, thread: u64) -> u64 {
+extern "C" fn receipt(slot: u64, incoming: u64) -> u64 {
     let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
     // SAFETY: as in `packet`.
-    unsafe { (*at.link).write_receipt(&mut *rings, thread_in(thread).as_mut()) };
+    let (link, rings) = unsafe { (&mut *at.link, &mut *rings) };
+    let thread = link.calls[incoming as usize & 1].thread.into();
+    link.write_receipt(rings, thread_in(thread).as_mut());
     0
 }
 
-/// Charges the proposal whose record stands at `place` of the link in `slot`.
+/// Charges the proposal whose record stands at `place` of the link in `slot`. The direction is that of the call.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn proposal(slot: u64, thread: u64, place: u64) -> u64 {
+extern "C" fn proposal(slot: u64, incoming: u64, place: u64) -> u64 {
     let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
     // SAFETY: as in `packet`.
-    unsafe { (*at.link).charge(&*rings, thread_in(thread).as_mut(), place as usize & 1) };
+    let (link, rings) = unsafe { (&mut *at.link, &*rings) };
+    let thread = link.calls[incoming as usize & 1].thread.into();
+    link.charge(rings, thread_in(thread).as_mut(), place as usize & 1);
     0
 }
 

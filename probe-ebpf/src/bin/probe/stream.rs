@@ -3,8 +3,9 @@
 use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
+use core::hint::black_box;
 use probe_ebpf::abi::{Flush, change, counter, side};
-use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Turn, trust};
+use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Source, Turn, trust};
 use probe_ebpf::link::{Call, Link};
 
 use crate::kernel::{SystemCall, Task, read_user};
@@ -45,17 +46,18 @@ struct Part {
     bytes: u64,
 }
 
-/// What a turn of the loop needs.
+/// Which call a turn of the loop belongs to.
 #[repr(C)]
-struct Turning {
-    at: LinkRef,
+struct Which {
+    slot: u32,
     incoming: u32,
-    /// Next `struct iovec` of a vectored call.
-    parts: u64,
-    /// How many are left.
-    parts_left: u64,
-    /// Bytes of the call that are not yet in a chunk.
-    bytes_left: u32,
+}
+
+/// What [`step`] found: the framer's answer as a number.
+mod found {
+    pub const MORE: u64 = 0;
+    pub const PACKET: u64 = 1;
+    pub const DONE: u64 = 2;
 }
 
 /// The caller's memory.
@@ -69,7 +71,7 @@ impl CallBytes for UserBytes {
         // The masks restate for the verifier what the framer keeps: both fit the buffer together. The
         // compiler knows it too, and would leave out the mask of `len`; verifiers before Linux 6.8 do not
         // learn a bound from comparing two registers, so it is kept from knowing.
-        let (at, len) = ((at & 63) as usize, core::hint::black_box(len) & 63);
+        let (at, len) = ((at & 63) as usize, black_box(len) & 63);
         // SAFETY: `at + len` is below BUFFER; the helper checks the source address.
         let code = unsafe {
             bpf_probe_read_user(
@@ -82,9 +84,10 @@ impl CallBytes for UserBytes {
     }
 }
 
-/// Frames the bytes of the system call that the current task is in.
+/// Begins the system call that the current task is in: finds its bytes. Tells the slot plus one of the link whose
+/// framer is to be driven over them, 0 when it is not.
 #[inline(always)]
-pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) {
+pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) -> u64 {
     // SAFETY: a map value lives as long as the map; `busy` keeps other CPUs off this direction's state.
     let link = unsafe { &mut *at.link };
     let framer = link.framer(incoming);
@@ -92,7 +95,7 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
     // SAFETY: a field of a live map value, only ever touched as an atomic.
     if !unsafe { atomic::exchange(busy, 0, 1) } {
         link.counts.unframed_calls += 1;
-        return;
+        return 0;
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -105,23 +108,43 @@ pub fn frame_call(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Fl
         link.counts.resyncs += 1;
         transition(at, change::RESYNC, now);
     }
-    let call =
+    link.calls[incoming as usize] =
         Call { now, incoming: incoming as u32, tid: task.tid, thread: thread as u32, reserved: 0, flush };
-    link.calls[incoming as usize] = call;
-    let mut turning =
-        Turning { at, incoming: call.incoming, parts: 0, parts_left: 0, bytes_left: span.bytes };
-    locate(&mut turning);
-    // SAFETY: the callback has the signature that the helper wants, and `turning` outlives the loop.
-    unsafe { bpf_loop(TURNS, turn as *mut c_void, (&raw mut turning).cast(), 0) };
-    if turning.bytes_left > 0 {
-        // Not all bytes were found: the next call of this direction meets a gap and hunts.
+    locate(link.framer(incoming), span.bytes);
+    at.slot as u64 + 1
+}
+
+/// Drives the framer of one direction over the bytes of the call that was begun. Its frames are kept few and small:
+/// before Linux 6.13 a chain of calls, the loop's callback among them, has 512 bytes of stack in all.
+#[inline(always)]
+pub fn drive(begun: u64, incoming: bool) {
+    if begun == 0 {
+        return;
+    }
+    let mut which = Which { slot: begun.wrapping_sub(1) as u32, incoming: incoming as u32 };
+    // SAFETY: the callback has the signature that the helper wants, and `which` outlives the loop.
+    unsafe { bpf_loop(TURNS, turn as *mut c_void, (&raw mut which).cast(), 0) };
+    end(begun.wrapping_sub(1), incoming.into());
+}
+
+/// Ends the call: what was not found of it is told.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn end(slot: u64, incoming: u64) -> u64 {
+    let Some(link) = maps::LINKS.get_ptr_mut(slot as u32) else { return 1 };
+    // SAFETY: a map value lives as long as the map; `busy` is held.
+    let link = unsafe { &mut *link };
+    if link.framer(incoming == 1).source.bytes_left > 0 {
+        // The next call of this direction meets a gap and hunts.
         link.counts.unframed_calls += 1;
     }
-    if !incoming {
+    if incoming == 0 {
         link.handed.first_at = 0;
     }
-    // SAFETY: as above.
+    let busy = &raw mut link.framer(incoming == 1).busy;
+    // SAFETY: a field of a live map value, only ever touched as an atomic.
     unsafe { atomic::store(busy, 0) };
+    0
 }
 
 /// How long this direction was silent before the call; before its first, since the probe was attached.
@@ -139,21 +162,22 @@ fn quiet(framer: &Framer, now: u64) -> u64 {
 
 /// Finds where the bytes are by the system call's number.
 #[inline(always)]
-fn locate(turning: &mut Turning) {
+fn locate(framer: &mut Framer, bytes: u32) {
     let call = SystemCall::current();
+    framer.source = Source { bytes_left: bytes, ..Source::NONE };
     match call.number {
         number::READ | number::WRITE | number::SENDTO | number::RECVFROM => {
-            begin_chunk(turning, call.second, turning.bytes_left);
+            begin_chunk(framer, call.second, bytes);
         }
         number::READV | number::WRITEV => {
-            turning.parts = call.second;
-            turning.parts_left = call.third;
+            framer.source.parts = call.second;
+            framer.source.parts_left = call.third;
         }
         // `struct user_msghdr`: the vector and its length stand at 16 and 24.
         number::SENDMSG | number::RECVMSG => {
             if let Some(part) = read_user::<Part>(call.second.wrapping_add(16)) {
-                turning.parts = part.address;
-                turning.parts_left = part.bytes;
+                framer.source.parts = part.address;
+                framer.source.parts_left = part.bytes;
             }
         }
         _ => {}
@@ -161,54 +185,61 @@ fn locate(turning: &mut Turning) {
 }
 
 #[inline(always)]
-fn begin_chunk(turning: &mut Turning, address: u64, len: u32) {
-    // SAFETY: as in `frame_call`.
-    let framer = unsafe { &mut *turning.at.link }.framer(turning.incoming == 1);
-    framer.chunk_address = address;
+fn begin_chunk(framer: &mut Framer, address: u64, len: u32) {
+    framer.source.address = address;
+    framer.source.bytes_left = framer.source.bytes_left.wrapping_sub(len);
     framer.begin_chunk(len);
-    turning.bytes_left = turning.bytes_left.wrapping_sub(len);
 }
 
 /// Goes on with the next part of a vectored call; 1 when there is none.
 #[inline(always)]
-fn next_part(turning: &mut Turning) -> i64 {
-    if turning.bytes_left == 0 || turning.parts_left == 0 {
+fn next_part(framer: &mut Framer) -> u64 {
+    let left = framer.source.bytes_left;
+    if left == 0 || framer.source.parts_left == 0 {
         return 1;
     }
-    let Some(part) = read_user::<Part>(turning.parts) else { return 1 };
-    turning.parts = turning.parts.wrapping_add(size_of::<Part>() as u64);
-    turning.parts_left -= 1;
-    let left = turning.bytes_left;
-    begin_chunk(turning, part.address, if part.bytes < left as u64 { part.bytes as u32 } else { left });
+    let Some(part) = read_user::<Part>(framer.source.parts) else { return 1 };
+    framer.source.parts = framer.source.parts.wrapping_add(size_of::<Part>() as u64);
+    framer.source.parts_left = framer.source.parts_left.wrapping_sub(1);
+    begin_chunk(framer, part.address, if part.bytes < left as u64 { part.bytes as u32 } else { left });
     0
 }
 
-/// One turn of the framer. 0 goes on, 1 ends the loop.
-unsafe extern "C" fn turn(_index: u32, turning: *mut Turning) -> i64 {
-    // SAFETY: `bpf_loop` hands back the pointer that `chunk` gave it.
-    let turning = unsafe { &mut *turning };
+/// One step of the framer of one direction: one of [`found`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step(slot: u64, incoming: u64) -> u64 {
+    let Some(link) = maps::LINKS.get_ptr_mut(slot as u32) else { return found::DONE };
+    let at = LinkRef { slot: slot as u32, link };
     // SAFETY: a map value lives as long as its map; `busy` is held.
-    let link: &mut Link = unsafe { &mut *turning.at.link };
-    let incoming = turning.incoming == 1;
-    let framer = link.framer(incoming);
-    let bytes = UserBytes { address: framer.chunk_address };
-    match framer.turn(&bytes) {
-        Turn::More => 0,
-        Turn::Done => next_part(turning),
-        Turn::Packet => {
-            charge::packet(turning.at.slot.into(), turning.incoming.into());
-            0
-        }
+    let link: &mut Link = unsafe { &mut *link };
+    let framer = link.framer(incoming == 1);
+    let bytes = UserBytes { address: framer.source.address };
+    let change = match framer.turn(&bytes) {
+        Turn::More => return found::MORE,
+        Turn::Packet => return found::PACKET,
+        Turn::Done => return if next_part(framer) == 0 { found::MORE } else { found::DONE },
         Turn::Lost => {
             link.counts.resyncs += 1;
-            let now = link.calls[incoming as usize].now;
-            transition(turning.at, change::RESYNC, now);
+            change::RESYNC
+        }
+        Turn::Tls => change::TLS,
+    };
+    transition(at, change, link.calls[incoming as usize & 1].now);
+    found::MORE
+}
+
+/// One turn of the loop. 0 goes on, 1 ends it. All that it does is in functions of numbers, which need no room here.
+unsafe extern "C" fn turn(_index: u32, which: *mut Which) -> i64 {
+    // SAFETY: `bpf_loop` hands back the pointer that `drive` gave it.
+    let (slot, incoming) = unsafe { ((*which).slot as u64, (*which).incoming as u64) };
+    // What a function answers is not known to the verifier, so the compiler may not think that it knows.
+    match black_box(step(slot, incoming)) {
+        found::MORE => 0,
+        found::PACKET => {
+            charge::handle(slot, incoming);
             0
         }
-        Turn::Tls => {
-            let now = link.calls[incoming as usize].now;
-            transition(turning.at, change::TLS, now);
-            0
-        }
+        _ => 1,
     }
 }

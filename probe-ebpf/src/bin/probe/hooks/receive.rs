@@ -9,7 +9,7 @@ use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
 use crate::sockets::{Candidate, is_passed_over};
-use crate::stream::{Span, frame_call};
+use crate::stream::{Span, begin, drive};
 
 /// include/linux/socket.h
 const MSG_PEEK: i32 = 2;
@@ -50,18 +50,24 @@ fn return_value(ctx: &FExitContext) -> i32 {
 /// Out of line, so that what every other receive call of the host passes through stays small.
 #[inline(never)]
 fn received(sk: Sock, ret: i32, flags: i32) {
-    let Some(candidate) = Candidate::of(sk) else { return };
+    drive(begun(sk, ret, flags), true);
+}
+
+/// As [`begin`]. Out of line, so that its frame is gone when the framer runs.
+#[inline(never)]
+fn begun(sk: Sock, ret: i32, flags: i32) -> u64 {
+    let Some(candidate) = Candidate::of(sk) else { return 0 };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
-        return;
+        return 0;
     }
     let bytes = ret as u32;
-    let Some(link) = candidate.link(Some(task)) else { return };
-    let Some(tcp) = sk.tcp() else { return };
+    let Some(link) = candidate.link(Some(task)) else { return 0 };
+    let Some(tcp) = sk.tcp() else { return 0 };
     let copied: u32 = tcp.load(offset!(tcp_copied_seq));
     let next: u32 = tcp.load(offset!(tcp_rcv_nxt));
     let received: u64 = tcp.load(offset!(tcp_bytes_received));
     let unread = next.wrapping_sub(copied) as u64;
     let at_start = received.wrapping_sub(unread) == bytes as u64;
-    frame_call(link, task, true, Span { end_seq: copied, bytes, at_start }, Flush::default());
+    begin(link, task, true, Span { end_seq: copied, bytes, at_start }, Flush::default())
 }

@@ -8,7 +8,7 @@ use probe_ebpf::abi::Flush;
 use crate::kernel::{Sock, Task, offset};
 use crate::maps;
 use crate::sockets::{Candidate, is_passed_over};
-use crate::stream::{Span, frame_call};
+use crate::stream::{Span, begin, drive};
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_send_length")]
@@ -35,21 +35,27 @@ fn send_fexit(ctx: FExitContext) -> i32 {
 /// Out of line, so that what every other send call of the host passes through stays small.
 #[inline(never)]
 fn sent(sk: Sock, ret: i32) {
-    let Some(candidate) = Candidate::of(sk) else { return };
+    drive(begun(sk, ret), false);
+}
+
+/// As [`begin`]. Out of line, so that its frame is gone when the framer runs.
+#[inline(never)]
+fn begun(sk: Sock, ret: i32) -> u64 {
+    let Some(candidate) = Candidate::of(sk) else { return 0 };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 {
-        return;
+        return 0;
     }
     let bytes = ret as u32;
-    let Some(link) = candidate.link(Some(task)) else { return };
-    let Some(tcp) = sk.tcp() else { return };
+    let Some(link) = candidate.link(Some(task)) else { return 0 };
+    let Some(tcp) = sk.tcp() else { return 0 };
     let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
     let unacked: u32 = tcp.load(offset!(tcp_snd_una));
     let acked: u64 = tcp.load(offset!(tcp_bytes_acked));
     let handed_over = acked.wrapping_add(end_seq.wrapping_sub(unacked) as u64);
     // The kernel counts the SYN of an active open among the acknowledged bytes.
     let at_start = handed_over.wrapping_sub(bytes as u64) <= 1;
-    frame_call(link, task, false, Span { end_seq, bytes, at_start }, last_flush(task));
+    begin(link, task, false, Span { end_seq, bytes, at_start }, last_flush(task))
 }
 
 /// The flush before this call: this thread's own, or, where another thread sends, its process's.
