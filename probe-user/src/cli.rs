@@ -99,12 +99,23 @@ pub(crate) struct Limits {
     /// See the stops of JVMs by this rung of the ladder only, instead of the best that works
     #[arg(long, value_name = "RUNG", hide_short_help = true)]
     pub(crate) safepoints: Option<Rung>,
-    /// Tell the time that interrupts take from a thread; costs 250 to 550 ns at every interrupt of the host
-    #[arg(long)]
-    pub(crate) irq: bool,
+    #[command(flatten)]
+    pub(crate) hooks: Hooks,
     /// Log what the kernel side does to standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
+}
+
+/// Which hooks of the kernel are wanted.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Kernel side")]
+pub(crate) struct Hooks {
+    /// Tell the time that interrupts take from a thread; costs 250 to 550 ns at every interrupt of the host
+    #[arg(long)]
+    pub(crate) irq: bool,
+    /// Hook kernel functions also where a tracepoint would be the first choice, to compare the two
+    #[arg(long, hide_short_help = true)]
+    pub(crate) functions: bool,
 }
 
 /// Options of `trace`.
@@ -150,6 +161,8 @@ pub(crate) struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) hooks: Hooks,
     #[command(flatten)]
     pub(crate) target: Target,
 }

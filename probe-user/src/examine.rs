@@ -17,13 +17,17 @@ use crate::plan;
 /// Runs `doctor`.
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let facts = HostFacts::gather();
-    let plan = plan::plan(&facts);
+    let mut plan = plan::plan(&facts);
+    if args.hooks.functions {
+        plan.prefer_functions();
+    }
     let mut missing = plan::requirements(&facts).err().unwrap_or_default();
     let mut hooks = Vec::new();
     let mut attached = None;
     if let (true, Some(offsets)) = (missing.is_empty(), facts.offsets()) {
         // Everything is really attached, and detached again when this ends.
-        match Kernel::attach(&plan, offsets, &Settings { links: 1, ..Settings::default() }) {
+        match Kernel::attach(&plan, offsets, &Settings { links: 1, hooks: args.hooks, ..Settings::default() })
+        {
             Ok((kernel, _)) => {
                 hooks = kernel.hooks.clone();
                 attached = Some(kernel);

@@ -23,6 +23,7 @@ use self::attach::attach_all;
 pub(crate) use self::attach::explain;
 use self::ports::Ports;
 use self::programs::Timing;
+use crate::cli::Hooks;
 use crate::jvm::{Jvms, Rung};
 use crate::model::HookReport;
 use crate::plan::Plan;
@@ -46,8 +47,8 @@ pub(crate) struct Settings {
     pub(crate) ring_bytes: u32,
     /// The only rung by which the stops of JVMs are to be seen; `None` for the best.
     pub(crate) safepoints: Option<Rung>,
-    /// The hooks on interrupts are wanted.
-    pub(crate) interrupts: bool,
+    /// The hooks that are wanted.
+    pub(crate) hooks: Hooks,
 }
 
 impl Default for Settings {
@@ -60,7 +61,7 @@ impl Default for Settings {
             links: DEFAULT_LINKS,
             ring_bytes: 2 << 20,
             safepoints: None,
-            interrupts: false,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -332,7 +333,7 @@ fn load(
         stall_ns: settings.stall_ns,
         heartbeats: settings.heartbeats.into(),
         arrival_hook: arrival.into(),
-        interrupts: settings.interrupts.into(),
+        interrupts: settings.hooks.irq.into(),
         reserved: 0,
     });
     let offsets = Plain(*offsets);

@@ -45,7 +45,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let settings = Settings {
         stall_ns: nanoseconds(args.slower),
         links: args.limits.links,
-        interrupts: args.limits.irq,
+        hooks: args.limits.hooks,
         verbose: args.limits.verbose,
         safepoints: args.limits.safepoints,
         ..Settings::default()

@@ -54,6 +54,12 @@ pub(crate) struct Variant {
     pub(crate) programs: &'static [Program],
 }
 
+impl Variant {
+    fn is_of_functions(&self) -> bool {
+        self.programs.iter().all(|p| matches!(p.attach, Attach::Fentry(_) | Attach::Fexit(_)))
+    }
+}
+
 /// A variant that cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct LeftOut {
@@ -109,6 +115,18 @@ impl Job {
 pub(crate) struct Plan {
     /// All jobs, in the order in which they are attached.
     pub(crate) jobs: Vec<Job>,
+}
+
+impl Plan {
+    /// Leaves out tracepoints that a kernel function can stand in for.
+    pub(crate) fn prefer_functions(&mut self) {
+        for job in &mut self.jobs {
+            let Some(first) = job.candidates.iter().position(Variant::is_of_functions) else { continue };
+            let reason = "kernel functions are asked for";
+            let out = job.candidates.drain(..first);
+            job.left_out.extend(out.map(|v| LeftOut { variant: v.name, reason: reason.into() }));
+        }
+    }
 }
 
 /// Something without which this host cannot do it.

@@ -37,8 +37,11 @@ pub(crate) async fn open(
     if servers.is_empty() && when_none == WhenNone::Fail {
         return Err(Failure::NoProcess(set_aside).into());
     }
-    let (kernel, records) =
-        Kernel::attach(&plan::plan(&facts), offsets, settings).map_err(Failure::Kernel)?;
+    let mut plan = plan::plan(&facts);
+    if settings.hooks.functions {
+        plan.prefer_functions();
+    }
+    let (kernel, records) = Kernel::attach(&plan, offsets, settings).map_err(Failure::Kernel)?;
     let mut engine = Engine::new(kernel, records, discovery, filter, settings.slower_ns)?;
     let happenings = engine.adopt(servers)?;
     tokio::time::sleep(SETTLE).await;

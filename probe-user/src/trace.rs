@@ -135,7 +135,7 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         slower_ns: nanoseconds(args.slower),
         heartbeats: args.json && args.slower.is_zero(),
         links: args.limits.links,
-        interrupts: args.limits.irq,
+        hooks: args.limits.hooks,
         verbose: args.limits.verbose,
         safepoints: args.limits.safepoints,
         ..Settings::default()

@@ -32,7 +32,7 @@ pub(super) fn attach_all(
             .zip(own)
             .map(|(job, programs)| {
                 scope.spawn(move || match job.hook {
-                    "irq" if !settings.interrupts => off(job),
+                    "irq" if !settings.hooks.irq => off(job),
                     _ => attach_job(job, programs, btf),
                 })
             })

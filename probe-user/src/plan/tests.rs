@@ -214,3 +214,13 @@ fn the_running_kernel_has_the_prototypes() {
         }
     }
 }
+
+#[test]
+fn functions_stand_in_for_tracepoints_on_request() {
+    let mut plan = plan(&debian_6_12());
+    plan.prefer_functions();
+    let first: Vec<&str> =
+        plan.jobs.iter().filter_map(|job| Some(job.candidates.first()?.name)).take(5).collect();
+    assert_eq!(first, ["receive_fexit", "send_fexit", "handed_fentry", "arrival_fentry", "path_tp"]);
+    assert_eq!(plan.jobs[0].reason_for("receive_fexit"), "receive_tp: kernel functions are asked for");
+}
