@@ -19,6 +19,7 @@ pub mod link;
 pub mod network;
 pub mod overtaken;
 pub mod ports;
+pub mod quota;
 pub mod safepoint;
 pub mod thread;
 pub mod tids;

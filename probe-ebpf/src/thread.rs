@@ -9,6 +9,7 @@
 
 use crate::cause::{self, Parts};
 use crate::history::{History, Mark, smaller};
+use crate::quota::Quota;
 use crate::safepoint::Totals;
 
 /// What a thread does in its open segment: values of [`Thread::state`].
@@ -126,12 +127,12 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// Levels of its control groups that have a quota.
-    pub quota_levels: u32,
-    /// When they were last asked for one, monotonic ns.
-    pub quota_seen_at: u64,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
+    /// What is known of its control groups' quotas.
+    pub quota: Quota,
     /// Overlays at the begin of the open segment.
     pub overlay: Overlay,
     /// The wake that ends the open sleep.
@@ -179,9 +180,9 @@ impl Thread {
         call: 0,
         hand: 0,
         jvm: 0,
-        quota_levels: 0,
-        quota_seen_at: 0,
+        reserved: 0,
         since: 0,
+        quota: Quota::NONE,
         overlay: Overlay::NONE,
         woken: Woken {
             at: 0,
@@ -216,8 +217,7 @@ impl Thread {
         self.hand = 0;
         self.mode = 0;
         self.woken.at = 0;
-        self.quota_seen_at = 0;
-        self.quota_levels = 0;
+        self.quota = Quota::NONE;
         self.overlay = Overlay::default();
         self.state = if running { state::RUNNING } else { state::UNKNOWN };
         self.since = now;

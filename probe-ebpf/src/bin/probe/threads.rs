@@ -4,6 +4,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use core::ffi::c_void;
 use probe_ebpf::abi::counter;
+use probe_ebpf::quota::Quota;
 use probe_ebpf::thread::{Overlay, Thread, state};
 use probe_ebpf::tids;
 
@@ -13,8 +14,6 @@ use crate::{atomic, maps, safepoints};
 
 /// Levels of control groups whose quota is looked at.
 const LEVELS: u32 = 5;
-/// How often a thread's control groups are asked whether they have a quota, ns.
-const QUOTA_EVERY_NS: u64 = 100_000_000;
 // arch/x86/entry/syscalls/syscall_64.tbl
 const NR_FUTEX: u64 = 202;
 const NR_RESTART_SYSCALL: u64 = 219;
@@ -185,35 +184,39 @@ pub fn add_safepoints(jvm: u32, now: u64, overlay: &mut Overlay) {
     overlay.safepoint_ns = held.other_ns;
 }
 
-/// How long the control groups of `task` were without quota so far, ns. Summed over the levels that have one;
-/// the sum grows for the time of any CPU, which is why it is only ever used as a bound.
+/// For how long the control groups of `task` were without quota so far, ns, as far as is known: they are looked at
+/// when [`Quota`] says so. `waited_ns` is for how long the thread has waited for a CPU that it now gets.
 #[inline(always)]
-pub fn throttled_ns(thread: &mut Thread, task: TaskStruct, now: u64) -> u64 {
+pub fn throttled_ns(thread: &mut Thread, task: TaskStruct, now: u64, waited_ns: u64) -> u64 {
     if offset!(task_group) == 0 {
         return 0;
     }
-    let look = now.wrapping_sub(thread.quota_seen_at) > QUOTA_EVERY_NS;
-    if !look && thread.quota_levels == 0 {
-        return 0;
+    if thread.quota.is_due(now, waited_ns) {
+        look_at_quota(thread, task, now);
     }
+    thread.quota.throttled_ns
+}
+
+/// Out of line: seldom where no group has a quota.
+#[inline(never)]
+fn look_at_quota(thread: &mut Thread, task: TaskStruct, now: u64) -> i32 {
     let (parent, quota, throttled) =
         (offset!(group_parent), offset!(group_quota), offset!(group_throttled_time));
     let mut group: *const c_void = task.copy(offset!(task_group), core::ptr::null());
-    let (mut sum, mut levels) = (0_u64, 0_u32);
+    let mut found = Quota { seen_at: now, group: group as u64, ..Quota::NONE };
     for _ in 0..LEVELS {
         if group.is_null() {
             break;
         }
-        let limited = read_kernel(group.wrapping_byte_add(quota), u64::MAX) != u64::MAX;
-        levels += u32::from(limited);
-        if limited {
-            sum = sum.wrapping_add(read_kernel(group.wrapping_byte_add(throttled), 0_u64));
-        }
+        let limit = read_kernel(group.wrapping_byte_add(quota), u64::MAX);
+        found.levels += u32::from(limit != u64::MAX);
+        let throttled = read_kernel(group.wrapping_byte_add(throttled), 0_u64);
+        found.throttled_ns = found.throttled_ns.wrapping_add(throttled);
         group = read_kernel(group.wrapping_byte_add(parent), core::ptr::null());
     }
-    if look {
-        thread.quota_seen_at = now;
+    if !thread.quota.note(&found) {
+        thread.overlay.throttled_ns = found.throttled_ns;
+        thread.woken.overlay.throttled_ns = found.throttled_ns;
     }
-    thread.quota_levels = levels;
-    sum
+    0
 }

@@ -64,7 +64,7 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) ->
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     let state = if preempted == 1 || task_state == 0 {
         thread.preemptor = next;
-        overlay.throttled_ns = threads::throttled_ns(thread, task, now);
+        overlay.throttled_ns = threads::throttled_ns(thread, task, now, 0);
         state::RUNNABLE
     } else if task_state & (TASK_STOPPED | TASK_TRACED | TASK_FROZEN) != 0 {
         state::STOPPED
@@ -97,7 +97,8 @@ fn switched_in(task: TaskStruct, prev: TaskStruct) -> i32 {
         // Else those at the wake count.
         threads::add_safepoints(thread.jvm, now, &mut overlay);
     }
-    overlay.throttled_ns = threads::throttled_ns(thread, task, now);
+    let runnable_since = if thread.is_asleep() { thread.woken.at } else { thread.since };
+    overlay.throttled_ns = threads::throttled_ns(thread, task, now, now.saturating_sub(runnable_since));
     let was = thread.state;
     let segment = thread.switch_in(now, &overlay);
     if segment.ended_at.wrapping_sub(segment.began_at) >= NOTABLE_NS && is_notable(thread, was, &segment) {
@@ -185,7 +186,7 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
         thread.woken.early_at = now;
         return 0;
     }
-    thread.woken.overlay.throttled_ns = threads::throttled_ns(thread, task, now);
+    thread.woken.overlay.throttled_ns = threads::throttled_ns(thread, task, now, 0);
     thread.woken.by = by::NOBODY;
     thread.woken.tid = 0;
     thread.woken.carried = 0;
