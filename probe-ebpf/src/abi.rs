@@ -107,6 +107,8 @@ pub struct Offsets {
     pub group_throttled_time: u32,
     /// `pt_regs.orig_ax`: number of the system call in progress.
     pub regs_orig_ax: u32,
+    /// `pt_regs.di`: first argument of the system call.
+    pub regs_di: u32,
     /// `pt_regs.si`: second argument of the system call.
     pub regs_si: u32,
     /// `pt_regs.dx`: third argument of the system call.
@@ -426,7 +428,7 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 38 * 4);
+    assert!(size_of::<Offsets>() == 39 * 4);
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Process>() == 32);
     assert!(size_of::<ProposalRecord>() == 248);

@@ -124,6 +124,28 @@ impl History {
         self.fine[self.written.wrapping_sub(back).wrapping_sub(1) as usize & (FINE - 1)]
     }
 
+    /// Marks ever written.
+    #[inline(always)]
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What was charged to `from` since `since`, when the clock read `before` of it, was `to` all the time. Of the last
+    /// `marks` segments and as many readings: there must not have been more.
+    #[inline(always)]
+    pub fn retell(&mut self, since: u64, from: usize, to: usize, before: u64, marks: u64) {
+        for back in 0..marks {
+            let place = self.written.wrapping_sub(back).wrapping_sub(1) as usize & (FINE - 1);
+            let mark = self.fine[place];
+            let other = mask_if_later((mark.0 ^ from as u64) & (cause::COUNT as u64 - 1), 0);
+            self.fine[place] = Mark(mark.0 ^ ((from ^ to) as u64 & mask_if_later(mark.at(), since) & !other));
+            let place = self.coarse_written.wrapping_sub(back).wrapping_sub(1) as usize & (COARSE - 1);
+            let reading = &mut self.coarse[place];
+            move_to(&mut reading.sums, from, to, before, mask_if_later(reading.at, since));
+        }
+    }
+
     /// Segments that are kept, of which begin and end are known.
     #[inline(always)]
     #[must_use]
@@ -204,6 +226,14 @@ impl History {
         let last = self.reading(back);
         back.wrapping_add(1 & mask_if_later(last.at, at))
     }
+}
+
+/// Moves what grew since `before` of one cause to another, where all bits of `mask` are set.
+#[inline(always)]
+pub(crate) fn move_to(sums: &mut Parts, from: usize, to: usize, before: u64, mask: u64) {
+    let more = sums[from].wrapping_sub(before) & mask;
+    sums[from] = sums[from].wrapping_sub(more);
+    sums[to] = sums[to].wrapping_add(more);
 }
 
 /// The smaller of two numbers below 2^63, without a branch.

@@ -12,6 +12,10 @@ use crate::history::{History, Mark, smaller};
 use crate::quota::Quota;
 use crate::safepoint::Totals;
 
+pub use self::retaken::Slices;
+
+mod retaken;
+
 /// What a thread does in its open segment: values of [`Thread::state`].
 pub mod state {
     /// Nothing is known since the clock began.
@@ -131,6 +135,10 @@ pub struct Thread {
     pub reserved: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
+    /// First argument of that call: the address of the futex, if it is one.
+    pub word: u64,
+    /// The sleeps on that futex that are one wait.
+    pub slices: Slices,
     /// What is known of its control groups' quotas.
     pub quota: Quota,
     /// Overlays at the begin of the open segment.
@@ -182,6 +190,8 @@ impl Thread {
         jvm: 0,
         reserved: 0,
         since: 0,
+        word: 0,
+        slices: Slices::NONE,
         quota: Quota::NONE,
         overlay: Overlay::NONE,
         woken: Woken {
@@ -217,6 +227,7 @@ impl Thread {
         self.hand = 0;
         self.mode = 0;
         self.woken.at = 0;
+        self.slices.word = 0;
         self.quota = Quota::NONE;
         self.overlay = Overlay::default();
         self.state = if running { state::RUNNING } else { state::UNKNOWN };
@@ -293,6 +304,7 @@ impl Thread {
     #[inline(always)]
     pub fn switch_out(&mut self, now: u64, state: u32, overlay: &Overlay) {
         self.settle(now, overlay.irq_ns);
+        self.take(state);
         self.woken.at = 0;
         self.state = state;
         self.overlay = *overlay;
@@ -333,6 +345,12 @@ impl Thread {
                 }
                 let cause = self.close_sleep(runnable_since, seen, overlay);
                 longest = Segment { cause: cause as u32, reserved: 0, began_at, ended_at: runnable_since };
+                if seen && self.woken.by != by::NOBODY {
+                    if cause == cause::LOCK && self.is_retaken() {
+                        longest.began_at = self.retake();
+                    }
+                    self.slices.word = 0;
+                }
             }
             let waited = now.saturating_sub(self.since);
             let throttled = less(overlay.throttled_ns, throttled_ns, waited);

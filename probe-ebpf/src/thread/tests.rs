@@ -248,3 +248,66 @@ fn interrupts_are_taken_out_of_the_time_on_cpu() {
     let parts = w.parts(BORN, BORN + 1000);
     assert_eq!((parts[cause::IRQ], parts[cause::ON_CPU]), (300, 700));
 }
+
+/// Sleeps on one futex, as `play` does: out at `now` for `ns`, ended by `who`.
+fn sleep_on(w: &mut Watched, word: u64, now: u64, ns: u64, who: u32) -> u64 {
+    w.thread.word = word;
+    w.thread.switch_out(now, state::FUTEX, &Overlay::default());
+    w.thread.woken.at = now + ns;
+    w.thread.woken.by = who;
+    w.thread.woken.carried = 0;
+    w.thread.switch_in(now + ns + 10, &Overlay::default());
+    now + ns + 30
+}
+
+#[test]
+fn a_lock_that_is_waited_for_in_slices_is_a_lock_from_the_first_one_on() {
+    let mut w = Watched::new(7);
+    let begin = BORN + 100;
+    let mut now = begin;
+    for ns in [1_000_000, 8_000_000, 64_000_000] {
+        now = sleep_on(&mut w, 64, now, ns, by::NOBODY);
+    }
+    w.thread.settle(now, 0);
+    assert_eq!(w.parts(begin, now)[cause::SLEEP], 73_000_000, "nobody can know yet");
+    now = sleep_on(&mut w, 64, now, 77_000_000, by::OTHER);
+    w.thread.settle(now, 0);
+    let parts = w.parts(begin, now);
+    assert_eq!((parts[cause::LOCK], parts[cause::SLEEP]), (150_000_000, 0));
+    assert_eq!(cause::total(&parts), now - begin);
+    // From the middle of a slice as well, and up to the end of another one.
+    assert_eq!(w.parts(begin + 400_000, now)[cause::LOCK], 149_600_000);
+    assert_eq!(w.parts(begin + 400_000, begin + 5_000_000)[cause::SLEEP], 0);
+    // The next wait for the same lock is one of its own.
+    now = sleep_on(&mut w, 64, now, 5_000_000, by::NOBODY);
+    w.thread.settle(now, 0);
+    assert_eq!(w.parts(begin, now)[cause::SLEEP], 5_000_000);
+}
+
+#[test]
+fn a_sleep_before_a_lock_stays_a_sleep() {
+    let mut w = Watched::new(7);
+    let begin = BORN + 100;
+    let mut now = sleep_on(&mut w, 8, begin, 9_000_000, by::NOBODY);
+    now = sleep_on(&mut w, 64, now, 2_000_000, by::OTHER);
+    w.thread.settle(now, 0);
+    let parts = w.parts(begin, now);
+    assert_eq!((parts[cause::LOCK], parts[cause::SLEEP]), (2_000_000, 9_000_000));
+}
+
+#[test]
+fn more_slices_than_are_remembered_are_no_negative_sleep() {
+    let mut w = Watched::new(7);
+    let begin = BORN + 100;
+    let mut now = begin;
+    for _ in 0..40 {
+        now = sleep_on(&mut w, 64, now, 1_000_000, by::NOBODY);
+    }
+    now = sleep_on(&mut w, 64, now, 1_000_000, by::OTHER);
+    w.thread.settle(now, 0);
+    for from in (begin..now).step_by(700_000) {
+        let parts = w.parts(from, now);
+        assert_eq!(cause::total(&parts), now - from);
+        assert!(parts.iter().all(|part| *part <= now - from), "{parts:?}");
+    }
+}

@@ -107,6 +107,7 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     optional("task_group", "cfs_bandwidth.quota", QUOTA, |o| &mut o.group_quota),
     optional("task_group", "cfs_bandwidth.throttled_time", QUOTA, |o| &mut o.group_throttled_time),
     field("pt_regs", "orig_ax", CALL, |o| &mut o.regs_orig_ax),
+    field("pt_regs", "di", CALL, |o| &mut o.regs_di),
     field("pt_regs", "si", CALL, |o| &mut o.regs_si),
     field("pt_regs", "dx", CALL, |o| &mut o.regs_dx),
 ];
@@ -245,7 +246,8 @@ mod tests {
         assert_eq!((offsets.skc_dport, offsets.skc_num, offsets.skc_family), (12, 14, 16));
         if cfg!(target_arch = "x86_64") {
             // arch/x86/include/asm/ptrace.h, unchanged since 2.6.
-            assert_eq!((offsets.regs_dx, offsets.regs_si, offsets.regs_orig_ax), (96, 104, 120));
+            assert_eq!((offsets.regs_dx, offsets.regs_si, offsets.regs_di), (96, 104, 112));
+            assert_eq!(offsets.regs_orig_ax, 120);
         }
         let Some(places) = bpftool_places("tcp_sock") else {
             eprintln!("SKIPPED the bpftool half of the_running_kernel_agrees: bpftool does not run here");

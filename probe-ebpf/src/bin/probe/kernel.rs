@@ -52,6 +52,7 @@ pub static OFFSETS: Offsets = Offsets {
     group_quota: 0,
     group_throttled_time: 0,
     regs_orig_ax: 0,
+    regs_di: 0,
     regs_si: 0,
     regs_dx: 0,
 };
@@ -246,6 +247,8 @@ impl TaskStruct {
 pub struct SystemCall {
     /// Its number.
     pub number: u64,
+    /// First argument.
+    pub first: u64,
     /// Second argument.
     pub second: u64,
     /// Third argument.
@@ -262,13 +265,15 @@ impl SystemCall {
     /// The one in which `task` sleeps.
     #[inline(always)]
     pub fn of(task: TaskStruct) -> Self {
-        let (number, second, third) = (offset!(regs_orig_ax), offset!(regs_si), offset!(regs_dx));
+        let (number, first) = (offset!(regs_orig_ax), offset!(regs_di));
+        let (second, third) = (offset!(regs_si), offset!(regs_dx));
         // SAFETY: both helpers take and return pointers that the verifier trusts; the loads are checked
         // against `struct pt_regs` at folded offsets.
         unsafe {
             let regs = bpf_task_pt_regs(task.0.cast_mut().cast()) as *const c_void;
             Self {
                 number: regs.byte_add(number).cast::<u64>().read(),
+                first: regs.byte_add(first).cast::<u64>().read(),
                 second: regs.byte_add(second).cast::<u64>().read(),
                 third: regs.byte_add(third).cast::<u64>().read(),
             }

@@ -77,10 +77,11 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) ->
     {
         state::STOPPED
     } else {
-        let call = SystemCall::of(task).number;
-        thread.call = call as u32;
+        let call = SystemCall::of(task);
+        thread.call = call.number as u32;
+        thread.word = call.first;
         threads::add_safepoints(thread.jvm, now, &mut overlay);
-        threads::sleep_in(call)
+        threads::sleep_in(call.number)
     };
     thread.switch_out(now, state, &overlay);
     0
