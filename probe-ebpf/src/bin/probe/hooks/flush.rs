@@ -57,13 +57,15 @@ fn left() -> u32 {
     if !task.is_watched() {
         return 0;
     }
+    let now = now();
+    // Also of a flush that had begun when the thread's clock did, which has no entry.
+    threads::set_mode(task, mode::FSYNC, false, now);
     let Some(flush) = maps::FLUSHES.get_ptr_mut(task.tid) else {
         return 0;
     };
     // SAFETY: this thread alone writes its entry.
     let flush = unsafe { &mut *flush };
-    flush.ended_at = now();
-    threads::set_mode(task, mode::FSYNC, false, flush.ended_at);
+    flush.ended_at = now;
     if let Some(process) = maps::PROCESSES.get_ptr_mut(task.tgid) {
         // SAFETY: flushes of two threads may race; either is a flush of this process.
         unsafe { (*process).flush = *flush };

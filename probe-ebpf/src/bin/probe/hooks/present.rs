@@ -3,7 +3,8 @@
 
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
-use probe_ebpf::thread::state;
+use core::ptr::NonNull;
+use probe_ebpf::thread::{mode, state};
 
 use crate::hooks::thread::is_on_path;
 use crate::kernel::{SystemCall, Task, TaskStruct, bit, offset};
@@ -12,7 +13,10 @@ use crate::threads::{self, is_tracked, now};
 
 // include/linux/sched.h
 const TASK_INTERRUPTIBLE: u32 = 0x1;
+const TASK_UNINTERRUPTIBLE: u32 = 0x2;
 const PF_EXITING: u32 = 0x4;
+// arch/x86/entry/syscalls/syscall_64.tbl: fsync, fdatasync
+const FLUSHES: [u32; 2] = [74, 75];
 
 /// `int bpf_iter_task(struct bpf_iter_meta *meta, struct task_struct *task)`; after the last task with NULL.
 #[unsafe(no_mangle)]
@@ -33,15 +37,28 @@ fn present_threads(ctx: *mut c_void) -> i32 {
 /// it missed one, and leaves that time unexplained.
 #[inline(never)]
 fn meet(task: TaskStruct, id: Task) -> i32 {
-    let (mut state, mut call) = (state::UNKNOWN, 0);
-    if task.load::<u32>(offset!(task_state)) & TASK_INTERRUPTIBLE != 0 {
+    let (mut state, mut call, mut mode) = (state::UNKNOWN, 0, 0);
+    let task_state: u32 = task.load(offset!(task_state));
+    if task_state & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE) != 0 {
         call = SystemCall::of(task).number as u32;
-        state = threads::sleep_in(call.into());
+        state = if task_state & TASK_INTERRUPTIBLE != 0 {
+            threads::sleep_in(call.into())
+        } else if task.is_in_iowait() {
+            state::DISK_IO
+        } else {
+            state::KERNEL_WAIT
+        };
+        if FLUSHES.contains(&call) {
+            mode = mode::FSYNC;
+        }
     }
-    let thread = threads::begin(id, now(), state, call);
-    if !thread.is_null() {
-        // SAFETY: a map value lives as long as the map. Of two that write, both write the same name.
-        unsafe { (*thread).comm = task.comm() };
+    if let Some(thread) = NonNull::new(threads::begin(id, now(), state, call)) {
+        // SAFETY: a map value lives as long as the map. The end of the call takes the bit away again; of two CPUs that
+        // write the name, both write the same.
+        unsafe {
+            (*thread.as_ptr()).mode |= mode;
+            (*thread.as_ptr()).comm = task.comm();
+        }
     }
     // A thread that was already past the hook on exits would keep its slot.
     if task.load::<u32>(offset!(task_flags)) & PF_EXITING != 0 {
