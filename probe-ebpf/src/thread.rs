@@ -8,12 +8,14 @@
 //! its behalf, writes its clock; a waker writes [`Thread::woken`] only. Deliberately absent: how it is hooked.
 
 use crate::cause::{self, Parts};
-use crate::history::{History, Mark, smaller};
+use crate::history::{History, Mark};
 use crate::quota::Quota;
 use crate::safepoint::Totals;
 
+pub use self::hand::CARRIED;
 pub use self::retaken::Slices;
 
+mod hand;
 mod retaken;
 
 /// What a thread does in its open segment: values of [`Thread::state`].
@@ -61,9 +63,6 @@ pub mod by {
     /// The JVM's own thread, which ends a safepoint.
     pub const VM: u32 = 3;
 }
-
-/// Segments of a hand's clock that a wake carries over one by one.
-pub const CARRIED: usize = 16;
 
 /// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch, ns.
 const EARLY_NS: u64 = 50_000;
@@ -127,7 +126,7 @@ pub struct Thread {
     pub mode: u32,
     /// Number of the system call in which it sleeps.
     pub call: u32,
-    /// 1 when it reads proposals, or was handed work by one that does.
+    /// 1 when it reads proposals, one more than the one that first handed work to it otherwise; 0 when nobody has.
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
@@ -408,27 +407,6 @@ impl Thread {
         }
     }
 
-    /// Takes the hand's clock over for the time of the sleep, segment by segment, so that a later look back finds what the
-    /// hand did when.
-    #[inline(always)]
-    fn follow_hand(&mut self) {
-        if self.woken.carried_from > self.since {
-            for cause in 0..cause::COUNT {
-                let ns = self.woken.earlier[cause];
-                self.charge(cause, smaller(ns, self.until(self.woken.carried_from)));
-            }
-        }
-        let carried = self.woken.carried;
-        for turn in 0..CARRIED as u64 {
-            if turn >= carried {
-                break;
-            }
-            let mark = self.woken.marks[carried.wrapping_sub(turn).wrapping_sub(1) as usize & (CARRIED - 1)];
-            self.charge(mark.cause(), self.until(mark.at()));
-        }
-        self.charge(cause::UNEXPLAINED, self.until(self.woken.at));
-    }
-
     /// How far the clock is from an instant; 0 when it is past it.
     #[inline(always)]
     fn until(&self, at: u64) -> u64 {
@@ -446,34 +424,6 @@ impl Thread {
     #[inline(always)]
     pub fn look_long_ago(&mut self, at: u64, end: u64, into: usize) {
         self.history.long_ago(at, end, &mut self.scratch[into & 1]);
-    }
-
-    /// The hand `self` gives its last segments to a thread that it wakes: fills in `woken`. Tells whether the thread slept
-    /// longer, since `since`: [`Self::hand_over_earlier`] then gives the rest.
-    #[inline(always)]
-    pub fn hand_over(&self, since: u64, woken: &mut Woken) -> bool {
-        let kept = smaller(self.history.segments(), CARRIED as u64);
-        let mut carried = 0;
-        for mark in &mut woken.marks {
-            let segment = self.history.mark(carried);
-            if carried >= kept || segment.at() <= since {
-                break;
-            }
-            *mark = segment;
-            carried += 1;
-        }
-        woken.carried = carried;
-        woken.carried_from = self.history.mark(carried).at();
-        woken.carried_from > since
-    }
-
-    /// What the hand did from the begin of the sleep to the first segment that is carried, from looks back to both: to the
-    /// latter in the first place of the scratch, to the former in the second.
-    #[inline(always)]
-    pub fn hand_over_earlier(&self, woken: &mut Woken) {
-        for (cause, ns) in woken.earlier.iter_mut().enumerate() {
-            *ns = self.scratch[0][cause].wrapping_sub(self.scratch[1][cause]);
-        }
     }
 
     /// The parts of a span of `length` ns, from the two looks back to its end (first place) and its begin, into the

@@ -285,6 +285,18 @@ fn a_lock_that_is_waited_for_in_slices_is_a_lock_from_the_first_one_on() {
 }
 
 #[test]
+fn work_goes_away_from_the_reader() {
+    let (mut sync, mut sender, mut agent) = (Watched::new(2), Watched::new(3), Watched::new(4));
+    let reader = 1;
+    assert!(!sync.thread.takes_work_of(0), "a stranger");
+    assert!(sync.thread.takes_work_of(reader));
+    assert!(sender.thread.takes_work_of(reader), "the answer to a ping");
+    assert!(sender.thread.takes_work_of(sync.thread.hand), "an acknowledgement");
+    assert!(agent.thread.takes_work_of(sync.thread.hand), "as far as anybody can tell");
+    assert!(!sync.thread.takes_work_of(agent.thread.hand), "it gives a lock back");
+}
+
+#[test]
 fn a_sleep_before_a_lock_stays_a_sleep() {
     let mut w = Watched::new(7);
     let begin = BORN + 100;

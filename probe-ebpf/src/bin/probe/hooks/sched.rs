@@ -222,10 +222,9 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     let Some(hand) = threads::current(waker, now) else { return };
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
-    if hand.hand == 0 {
+    if !thread.takes_work_of(hand.hand) {
         return;
     }
-    thread.hand = 1;
     thread.woken.by = by::HAND;
     hand.settle(now, threads::irq_ns(now));
     if hand.hand_over(thread.since, &mut thread.woken) {
