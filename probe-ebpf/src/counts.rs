@@ -17,8 +17,6 @@ pub struct Counts {
     pub expired: u64,
     /// Matched ones that add no delay: no arrival instant, or a clock that ran backwards.
     pub unmeasured: u64,
-    /// Matched ones with a delay of at least the stall threshold.
-    pub stalls: u64,
     /// Proposals replayed to a joining learner.
     pub replayed: u64,
     /// ACKs of replayed proposals.
@@ -50,7 +48,6 @@ impl Counts {
         matched: 0,
         expired: 0,
         unmeasured: 0,
-        stalls: 0,
         replayed: 0,
         replayed_acks: 0,
         unknown_acks: 0,

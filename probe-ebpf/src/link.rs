@@ -97,6 +97,8 @@ pub struct Link {
     pub stages_ns: [u64; 4],
     /// Sums of the delays by cause, ns.
     pub causes_ns: Parts,
+    /// Delays of at least the stall threshold, by their largest cause.
+    pub stalls_by_cause: [u64; cause::COUNT],
     /// At the leader: what it was doing while ACKs that had arrived waited to be read, by cause, ns.
     pub leader_ns: Parts,
     /// Receipts written.
@@ -161,7 +163,7 @@ pub enum Effect {
     None,
     /// A proposal was read that came with other bytes than the last: [`Link::write_receipt`] is due.
     Received,
-    /// A proposal's delay is known: [`Link::charge`] is due.
+    /// A proposal's delay is known: [`Link::charge`] and [`Link::count_stall`] are due.
     Measured {
         /// Where its record stands in [`Link::records`]. Slot and generation are the caller's to fill in.
         place: u32,
@@ -241,6 +243,7 @@ impl Link {
         counts: Counts::ZERO,
         stages_ns: [0; 4],
         causes_ns: [0; cause::COUNT],
+        stalls_by_cause: [0; cause::COUNT],
         leader_ns: [0; cause::COUNT],
         receipts: 0,
         receipt_from: 0,

@@ -22,11 +22,12 @@ use crate::clock;
 use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch, pidfd};
 use crate::evidence::Clue;
 use crate::explain::{Explainer, Stall};
+use crate::flushes::Flushes;
 use crate::jvm::Stops;
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{HookReport, JvmReport, ProbeReport, Report, Vantage};
+use crate::model::{FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
 use crate::queues;
 use crate::records::Record;
 
@@ -77,6 +78,7 @@ pub(crate) struct Engine {
     /// What the kernel side was told of each watched process.
     watched: HashMap<Tgid, Process>,
     stops: Stops,
+    flushes: Flushes,
     directory: Directory,
     labels: HashMap<(u32, u32), Labels>,
     closed: Ledger,
@@ -107,6 +109,7 @@ impl Engine {
             ports: BTreeSet::new(),
             watched: HashMap::new(),
             stops: Stops::default(),
+            flushes: Flushes::default(),
             directory: Directory::default(),
             labels: HashMap::new(),
             closed: Ledger::default(),
@@ -151,9 +154,13 @@ impl Engine {
                     self.roles.remove(&tgid.0);
                     self.watched.remove(&tgid);
                     let clock = self.kernel.jvms.release(tgid);
+                    let flushes = self.kernel.take_flushes(tgid.0);
                     if let Some(server) = self.directory.servers.get(&tgid.0) {
                         if let Some(clock) = clock {
                             self.stops.add(server, &clock, None);
+                        }
+                        if let Some(lengths) = flushes {
+                            self.flushes.add(server, &lengths);
                         }
                         happenings.push(Happening::Gone(Box::new(server.clone())));
                     }
@@ -191,6 +198,9 @@ impl Engine {
         // Before it is watched: a thread learns its JVM's clock when it gets its own.
         let jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, server.tgid)?;
         let mut watched = Process { own_quorum_port, jvm, ..Process::default() };
+        if self.sees_flushes() && self.kernel.flushes(server.tgid.0).is_none() {
+            self.kernel.count_flushes(server.tgid.0)?;
+        }
         self.kernel.watch(server.tgid.0, Some(watched))?;
         if self.are_drained(server.tgid) {
             watched.drained = 1;
@@ -355,7 +365,7 @@ impl Engine {
             programs: self.kernel.program_runs(),
             servers: self.servers().len() as u64,
         };
-        Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), probe })
+        Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), flushes: self.flushes(), probe })
     }
 
     /// The stops of every server, those included that have ended.
@@ -369,6 +379,21 @@ impl Engine {
             }
         }
         stops.into_reports()
+    }
+
+    /// The flushes of every server, those included that have ended.
+    fn flushes(&self) -> Vec<FlushReport> {
+        let mut flushes = self.flushes.clone();
+        for server in self.servers() {
+            if let Some(lengths) = self.kernel.flushes(server.tgid.0) {
+                flushes.add(server, &lengths);
+            }
+        }
+        flushes.into_reports()
+    }
+
+    fn sees_flushes(&self) -> bool {
+        self.kernel.hooks.iter().any(|job| job.hook == "flush" && job.state == "attached")
     }
 
     fn links(&self) -> anyhow::Result<Vec<(u32, Box<Link>)>> {

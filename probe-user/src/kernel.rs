@@ -15,7 +15,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, kind};
 use probe_ebpf::link::Link;
-use probe_ebpf::safepoint::SafepointClock;
+use probe_ebpf::safepoint::{Pauses, SafepointClock};
 use probe_ebpf::thread::Thread;
 use probe_ebpf::tids;
 
@@ -153,6 +153,7 @@ pub(crate) struct Kernel {
     watched: Array<MapData, u64>,
     ports: Ports,
     processes: HashMap<MapData, u32, Plain<Process>>,
+    flush_times: HashMap<MapData, u32, Plain<Pauses>>,
     links: Array<MapData, Plain<Link>>,
     free_slots: Stack<MapData, u32>,
     counters: Array<MapData, u64>,
@@ -182,6 +183,7 @@ pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
         + u64::from(tids::SETS) * size_of::<tids::Set>() as u64
         + 65536 / 8
         + 1024 * (4 + size_of::<Process>() as u64 + 48)
+        + 1024 * (4 + size_of::<Pauses>() as u64 + 48)
         + u64::from(JVM_LIMIT) * (size_of::<SafepointClock>() as u64 + 4)
         + 4096 * (4 + 16 + 48)
 }
@@ -211,6 +213,7 @@ impl Kernel {
             watched: take(&mut ebpf, "WATCHED")?,
             ports: Ports::take(&mut ebpf, offsets)?,
             processes: take(&mut ebpf, "PROCESSES")?,
+            flush_times: take(&mut ebpf, "FLUSH_TIMES")?,
             links: take(&mut ebpf, "LINKS")?,
             free_slots: take(&mut ebpf, "FREE_SLOTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
@@ -257,6 +260,25 @@ impl Kernel {
         set_bit(&mut self.watched, "WATCHED", tgid, process.is_some())
     }
 
+    /// The flushes of a process from now on are counted. Without this they are not.
+    pub(crate) fn count_flushes(&mut self, tgid: u32) -> Result<(), KernelError> {
+        let inserted = self.flush_times.insert(tgid, Plain(Pauses::NONE), 0);
+        inserted.map_err(|source| KernelError::Map { name: "FLUSH_TIMES", source })
+    }
+
+    /// The flushes of a process; `None` when they are not counted.
+    pub(crate) fn flushes(&self, tgid: u32) -> Option<Pauses> {
+        self.flush_times.get(&tgid, 0).ok().map(|lengths| lengths.0)
+    }
+
+    /// The last of a process's flushes: it has ended.
+    pub(crate) fn take_flushes(&mut self, tgid: u32) -> Option<Pauses> {
+        let lengths = self.flushes(tgid)?;
+        // It was there a moment ago, and nobody else takes it away.
+        let _removed = self.flush_times.remove(&tgid);
+        Some(lengths)
+    }
+
     /// Gives a clock to the threads of watched processes that are on a proposal's path. Where the kernel refuses,
     /// the job counts as failed from then on.
     pub(crate) fn meet_threads(&mut self) {
@@ -282,8 +304,8 @@ impl Kernel {
         // The kernel side writes while this side copies: two readings that agree are of one moment.
         for _ in 0..READINGS {
             let again = read()?;
-            let same = (again.counts, again.window, again.delay.count)
-                == (link.counts, link.window, link.delay.count);
+            let same = (again.counts, again.window, again.delay.count, again.causes_ns)
+                == (link.counts, link.window, link.delay.count, link.causes_ns);
             link = again;
             if same {
                 break;

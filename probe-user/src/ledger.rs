@@ -68,6 +68,7 @@ impl Ledger {
             *sum += ns;
         }
         cause::add(&mut report.causes_ns, &link.causes_ns);
+        cause::add(&mut report.stalls_by_cause, &link.stalls_by_cause);
         cause::add(&mut report.leader_ns, &link.leader_ns);
         report.delay.merge(&link.delay);
         report.heartbeat.merge(&link.heartbeat);
@@ -87,6 +88,7 @@ fn empty(labels: &Labels) -> FollowerReport {
         in_flight: 0,
         stages_ns: [0; 4],
         causes_ns: [0; cause::COUNT],
+        stalls_by_cause: [0; cause::COUNT],
         leader_ns: [0; cause::COUNT],
         delay: Box::new(Histogram::EMPTY),
         heartbeat: Box::new(Histogram::EMPTY),
@@ -111,7 +113,6 @@ fn add_counts(sum: &mut Counts, more: &Counts) {
         matched,
         expired,
         unmeasured,
-        stalls,
         replayed,
         replayed_acks,
         unknown_acks,
@@ -128,7 +129,6 @@ fn add_counts(sum: &mut Counts, more: &Counts) {
     sum.matched += matched;
     sum.expired += expired;
     sum.unmeasured += unmeasured;
-    sum.stalls += stalls;
     sum.replayed += replayed;
     sum.replayed_acks += replayed_acks;
     sum.unknown_acks += unknown_acks;
@@ -163,6 +163,7 @@ mod tests {
         link.counts.proposals = 5 + u64::from(in_flight);
         link.stages_ns = [1, 2, 3, 4];
         (link.causes_ns[cause::FSYNC], link.leader_ns[cause::GC]) = (60, 7);
+        link.stalls_by_cause[cause::FSYNC] = 1;
         [10, 20, 30].into_iter().for_each(|ns| link.delay.add(ns));
         link.heartbeat.add(5);
         link
@@ -189,6 +190,7 @@ mod tests {
         assert_eq!((both.counts.proposals, both.counts.matched, both.counts.expired), (21, 6, 11));
         assert_eq!(both.stages_ns, [2, 4, 6, 8]);
         assert_eq!((both.causes_ns[cause::FSYNC], cause::total(&both.causes_ns)), (120, both.delay.sum_ns));
+        assert_eq!((both.stalls_by_cause[cause::FSYNC], both.stalls()), (2, 2));
         assert_eq!((both.leader_ns[cause::GC], cause::total(&both.leader_ns)), (14, 14));
         assert_eq!((both.delay.count, both.delay.sum_ns, both.delay.max_ns), (6, 120, 30));
         assert_eq!(both.heartbeat.count, 2);

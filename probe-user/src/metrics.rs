@@ -7,6 +7,7 @@
 
 mod causes;
 mod classic;
+mod flushes;
 mod jvm;
 pub(crate) mod process;
 mod programs;
@@ -24,7 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::process::Process;
 use self::rows::{Delays, Row};
-use crate::model::{JvmReport, ProbeReport, Report, Vantage};
+use crate::model::{FlushReport, JvmReport, ProbeReport, Report, Vantage};
 use probe_ebpf::abi::kind;
 
 /// Which of the two text formats is wanted.
@@ -65,6 +66,7 @@ pub(crate) fn encode(report: &Report, probe: Probe, format: Format) -> Result<St
         rows: rows::collect(&report.followers),
         waits: causes::ack_waits(&report.followers),
         jvms: report.jvms.clone(),
+        flushes: report.flushes.clone(),
         report: report.probe.clone(),
         probe,
     }));
@@ -82,6 +84,7 @@ struct Exposition {
     rows: Vec<Row>,
     waits: causes::AckWaits,
     jvms: Vec<JvmReport>,
+    flushes: Vec<FlushReport>,
     report: ProbeReport,
     probe: Probe,
 }
@@ -98,6 +101,7 @@ impl Collector for Exposition {
         self.encode_links(e)?;
         self.encode_coverage(e)?;
         jvm::encode(e, &self.jvms)?;
+        flushes::encode(e, &self.flushes)?;
         self.encode_records(e)?;
         self.encode_probe(e)?;
         self.report.programs.as_deref().map_or(Ok(()), |p| programs::encode(p, e))?;
@@ -131,7 +135,7 @@ struct Counter {
     of: fn(&Row) -> u64,
 }
 
-const COUNTERS: [Counter; 7] = [
+const COUNTERS: [Counter; 6] = [
     Counter {
         name: "termite_proposals",
         help: "Live proposals seen, in proposals: matched + expired + in flight.",
@@ -155,12 +159,6 @@ const COUNTERS: [Counter; 7] = [
         help: "Old proposals sent again to a joining follower, which are not measured, in proposals.",
         scope: Scope::Proposals,
         of: |row| row.counts.replayed,
-    },
-    Counter {
-        name: "termite_proposal_stalls",
-        help: "Proposals with a delay of at least the stall threshold, in proposals.",
-        scope: Scope::Proposals,
-        of: |row| row.counts.stalls,
     },
     Counter {
         name: "termite_heartbeats",

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use probe_ebpf::abi::kind;
-use probe_ebpf::cause::Parts;
+use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::Histogram;
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
@@ -66,6 +66,8 @@ pub struct FollowerReport {
     pub stages_ns: [u64; 4],
     /// Sums of the delays by cause, ns; they add up to the sum of the delays.
     pub causes_ns: Parts,
+    /// Proposals with a delay of at least the stall threshold, by the largest cause of each.
+    pub stalls_by_cause: [u64; cause::COUNT],
     /// At the leader's vantage: what the leader itself was doing while ACKs that had arrived waited to be read,
     /// by cause, ns, for each ACK.
     pub leader_ns: Parts,
@@ -73,6 +75,14 @@ pub struct FollowerReport {
     pub delay: Box<Histogram>,
     /// Heartbeat delays.
     pub heartbeat: Box<Histogram>,
+}
+
+impl FollowerReport {
+    /// Proposals with a delay of at least the stall threshold.
+    #[must_use]
+    pub fn stalls(&self) -> u64 {
+        self.stalls_by_cause.iter().sum()
+    }
 }
 
 /// What the stops of a server's JVM came to.
@@ -90,6 +100,17 @@ pub struct JvmReport {
     pub safepoint: Pauses,
     /// Stops that could not be measured.
     pub discarded: u64,
+}
+
+/// The flushes of a server, whatever the file: fsync and fdatasync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushReport {
+    /// Name of the ensemble.
+    pub ensemble: String,
+    /// Server id, when known.
+    pub sid: Option<i64>,
+    /// How long they took.
+    pub lengths: Pauses,
 }
 
 /// State of one job of the kernel side.
@@ -140,6 +161,8 @@ pub struct Report {
     pub followers: Vec<FollowerReport>,
     /// One for each server whose JVM has or had a clock, sorted.
     pub jvms: Vec<JvmReport>,
+    /// One for each server whose flushes are or were seen, sorted.
+    pub flushes: Vec<FlushReport>,
     /// About the probe itself.
     pub probe: ProbeReport,
 }

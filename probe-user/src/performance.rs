@@ -149,7 +149,7 @@ fn conclude(report: &Report) -> io::Result<()> {
             "  follower {sid}, measured at the {:<8}: worst delay {}, {} of {} proposals slower than {}",
             f.key.vantage.name(),
             lines::duration(f.delay.max_ns),
-            f.counts.stalls,
+            f.stalls(),
             f.counts.proposals,
             lines::duration(SLOWER.as_nanos() as u64),
         )?;

@@ -3,6 +3,8 @@
 //! In: the entry that an ACK closes, and the clock of the thread that made the call. Out: sums in the link, and the
 //! record. Invariants: stages sum to the delay, causes sum to the delay. Deliberately absent: matching.
 
+use core::hint::black_box;
+
 use crate::abi::{Config, Flush, ProposalRecord, flag};
 use crate::cause::{self, Parts};
 use crate::link::{Call, Effect, Link, Rings, Stamp};
@@ -80,7 +82,6 @@ impl Link {
         }
         let delay = end.at - began_at;
         self.delay.add(delay);
-        self.counts.stalls += (delay >= config.stall_ns) as u64;
         let record = &mut self.records[call.incoming as usize & 1];
         record.flags = if doubt & Entry::COARSE != 0 { flag::COARSE } else { 0 };
         record.zxid = zxid;
@@ -107,6 +108,16 @@ impl Link {
             self.charge_learner(rings, thread)
         }
         cause::add(&mut self.causes_ns, &self.records[place & 1].causes_ns);
+    }
+
+    /// Counts the charged delay of the record at `place` under its largest cause if it took `stall_ns` or longer.
+    #[inline(always)]
+    pub fn count_stall(&mut self, place: usize, stall_ns: u64) {
+        let record = &self.records[place & 1];
+        if record.ended_at.wrapping_sub(record.began_at) >= stall_ns {
+            let verdict = cause::largest(&record.causes_ns);
+            self.stalls_by_cause[black_box(verdict) & (cause::COUNT - 1)] += 1;
+        }
     }
 
     /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is

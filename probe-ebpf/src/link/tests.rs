@@ -133,7 +133,9 @@ impl Probe {
                         }
                         Effect::Measured { place, .. } => {
                             let thread = Some(&mut *self.threads[call.incoming as usize]);
+                            let stall_ns = self.config.stall_ns;
                             self.link.charge(&self.rings, thread, place as usize);
+                            self.link.count_stall(place as usize, stall_ns);
                             self.records.push(self.link.records[place as usize]);
                         }
                         Effect::Heartbeat { began_at, ended_at } => {
@@ -248,7 +250,11 @@ proptest! {
         let delays: u64 = truth.values().map(|t| t.ended_at - t.began_at).sum();
         prop_assert_eq!(probe.link.delay.sum_ns, delays);
         let stalls = truth.values().filter(|t| t.ended_at - t.began_at >= 2000).count() as u64;
-        prop_assert_eq!(c.stalls, stalls);
+        prop_assert_eq!(probe.link.stalls_by_cause.iter().sum::<u64>(), stalls);
+        let told = probe.records.iter().filter(|r| r.ended_at - r.began_at >= 2000);
+        let mut by_cause = [0; cause::COUNT];
+        told.for_each(|r| by_cause[cause::largest(&r.causes_ns)] += 1);
+        prop_assert_eq!(probe.link.stalls_by_cause, by_cause);
         if !leader {
             prop_assert_eq!(probe.link.stages_ns.iter().sum::<u64>(), delays);
             for r in &probe.records {
@@ -335,7 +341,9 @@ proptest! {
             let packet = (kind, zxid, 0, now as u32);
             let effect = probe.link.on_packet(&mut probe.rings, &probe.config, &call, packet);
             if let Effect::Measured { place, .. } = effect {
+                let stall_ns = probe.config.stall_ns;
                 probe.link.charge(&probe.rings, None::<&mut Thread>, place as usize);
+                probe.link.count_stall(place as usize, stall_ns);
                 probe.records.push(probe.link.records[place as usize]);
             }
             probe.check();

@@ -50,7 +50,8 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "expired": c.expired,
         "in_flight": f.in_flight,
         "unmeasured": c.unmeasured,
-        "stalls": c.stalls,
+        "stalls": f.stalls(),
+        "stalls_by_cause": named(&f.stalls_by_cause),
         "replayed": c.replayed,
         "replayed_acks": c.replayed_acks,
         "unknown_acks": c.unknown_acks,
@@ -160,7 +161,7 @@ fn follower_text(f: &FollowerReport) -> String {
         q(900),
         q(990),
         max,
-        c.stalls,
+        f.stalls(),
         f.key.ensemble,
         if remarks.is_empty() { String::new() } else { format!("  [{}]", remarks.join(", ")) }
     )

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::rows::{Row, UNKNOWN_SID};
-use super::seconds;
+use super::{count, seconds};
 use crate::model::{FollowerReport, Vantage};
 use probe_ebpf::cause::{self, Parts};
 
@@ -50,6 +50,16 @@ pub(super) fn encode(e: &mut DescriptorEncoder<'_>, rows: &[Row], waits: &AckWai
             if ns > 0 || is_possible(row.vantage, index) {
                 let labels = (row.labels(), [("cause", *name)]);
                 metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&seconds(ns), None)?;
+            }
+        }
+    }
+    let help =
+        "Proposals with a delay of at least the stall threshold in proposals, by the largest cause of each.";
+    let mut metric = e.encode_descriptor("termite_proposal_stalls", help, None, MetricType::Counter)?;
+    for row in rows.iter().filter(|row| row.proposals_visible) {
+        for (index, (name, stalls)) in cause::NAMES.iter().zip(row.stalls_by_cause).enumerate() {
+            if stalls > 0 || is_possible(row.vantage, index) {
+                count(&mut metric, &(row.labels(), [("cause", *name)]), stalls)?;
             }
         }
     }

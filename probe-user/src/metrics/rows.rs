@@ -43,6 +43,7 @@ pub(super) struct Row {
     pub(super) in_flight: u64,
     pub(super) stages_ns: [u64; 4],
     pub(super) causes_ns: Parts,
+    pub(super) stalls_by_cause: [u64; cause::COUNT],
     pub(super) delay: Delays,
     pub(super) heartbeat: Delays,
 }
@@ -68,7 +69,7 @@ impl Delays {
         self.add_buckets(&histogram.decimal, histogram.sum_ns, step);
     }
 
-    /// The stops of a JVM.
+    /// The stops of a JVM, or the flushes of a server.
     pub(super) fn of_pauses(pauses: &Pauses) -> Self {
         let mut delays = Self::new(FEW_STEP);
         delays.add_buckets(&pauses.decimal, pauses.sum_ns, FEW_STEP);
@@ -103,6 +104,7 @@ impl Row {
             in_flight: 0,
             stages_ns: [0; 4],
             causes_ns: [0; cause::COUNT],
+            stalls_by_cause: [0; cause::COUNT],
             delay: Delays::new(1),
             heartbeat: Delays::new(FEW_STEP),
         }
@@ -116,6 +118,7 @@ impl Row {
         add_counts(&mut self.counts, &f.counts);
         self.in_flight += f.in_flight;
         cause::add(&mut self.causes_ns, &f.causes_ns);
+        cause::add(&mut self.stalls_by_cause, &f.stalls_by_cause);
         for (mine, theirs) in self.stages_ns.iter_mut().zip(f.stages_ns) {
             *mine += theirs;
         }
@@ -152,7 +155,6 @@ fn add_counts(mine: &mut Counts, theirs: &Counts) {
     mine.matched += theirs.matched;
     mine.expired += theirs.expired;
     mine.unmeasured += theirs.unmeasured;
-    mine.stalls += theirs.stalls;
     mine.replayed += theirs.replayed;
     mine.unknown_acks += theirs.unknown_acks;
     mine.gaps += theirs.gaps;

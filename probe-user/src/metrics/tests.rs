@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{FollowerKey, FollowerReport, HookReport, ProgramRuns};
+use crate::model::{FlushReport, FollowerKey, FollowerReport, HookReport, ProgramRuns};
 use probe_ebpf::cause;
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
@@ -23,6 +23,7 @@ fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
         in_flight: 0,
         stages_ns: [0; 4],
         causes_ns: [0; cause::COUNT],
+        stalls_by_cause: [0; cause::COUNT],
         leader_ns: [0; cause::COUNT],
         delay: Box::new(Histogram::EMPTY),
         heartbeat: Box::new(Histogram::EMPTY),
@@ -97,7 +98,6 @@ fn every_counter_has_its_own_value() {
         matched: 7,
         expired: 1,
         unmeasured: 3,
-        stalls: 4,
         replayed: 5,
         replayed_acks: 50,
         unknown_acks: 6,
@@ -107,6 +107,7 @@ fn every_counter_has_its_own_value() {
         pings: 12,
         ..Counts::default()
     };
+    f.stalls_by_cause[cause::GC] = 4;
     f.in_flight = 2;
     f.stages_ns = [1_000_000_000, 2_500_000_000, 3, 0];
     let samples = samples(&open(vec![f]));
@@ -117,7 +118,8 @@ fn every_counter_has_its_own_value() {
         (format!("termite_proposals_expired_total{{{l}}}"), 1.0),
         (format!("termite_proposals_replayed_total{{{l}}}"), 5.0),
         (format!("termite_proposals_in_flight{{{l}}}"), 2.0),
-        (format!("termite_proposal_stalls_total{{{l}}}"), 4.0),
+        (format!("termite_proposal_stalls_total{{{l},cause=\"gc\"}}"), 4.0),
+        (format!("termite_proposal_stalls_total{{{l},cause=\"lock\"}}"), 0.0),
         (format!("termite_heartbeats_total{{{l}}}"), 12.0),
         (format!("termite_probe_stream_resyncs_total{{{l}}}"), 9.0),
         (format!("termite_probe_coverage_ratio{{{l}}}"), 0.5),
@@ -268,7 +270,28 @@ fn labels_are_escaped() {
     assert!(open(vec![f]).contains("{ensemble=\"a\\\"b\\\\c\\nd\",vantage=\"leader\",sid=\"1\"}"));
 }
 
-/// Series cost: a node of the usual ensemble of five stays below 300, with room for one more follower.
+/// A server that has flushed for 3 and for 30 ms.
+fn flushes(sid: Option<i64>) -> FlushReport {
+    let mut lengths = Pauses::NONE;
+    lengths.add(3_000_000);
+    lengths.add(30_000_000);
+    FlushReport { ensemble: "e".to_owned(), sid, lengths }
+}
+
+#[test]
+fn flushes_are_told_by_server() {
+    let report = Report { flushes: vec![flushes(None), flushes(Some(1))], ..Report::default() };
+    let samples = samples(&encode(&report, Probe::default(), Format::OpenMetrics).unwrap());
+    for (series, value) in [
+        ("termite_fsync_seconds_count{ensemble=\"e\",sid=\"1\"}", 2.0),
+        ("termite_fsync_seconds_sum{ensemble=\"e\",sid=\"unknown\"}", 0.033),
+        ("termite_fsync_seconds_bucket{le=\"0.005\",ensemble=\"e\",sid=\"1\"}", 1.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}: {samples:?}");
+    }
+}
+
+/// Series cost: a node of the usual ensemble of five stays below 300.
 #[test]
 fn series_are_few() {
     let hooks = ["receive", "send", "handed", "arrival", "close", "thread", "flush", "safepoint"];
@@ -288,14 +311,15 @@ fn series_are_few() {
                 ..ProbeReport::default()
             },
             jvms: vec![jvm(Some(1), Some("usdt"))],
+            flushes: vec![flushes(Some(1))],
         };
         let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
-    assert_eq!(series(0, Vantage::Leader), 28 + 24);
-    assert_eq!(series(1, Vantage::Follower), 28 + 24 + 47 + 14);
-    assert_eq!(series(4, Vantage::Leader), 28 + 24 + 4 * (43 + 3) + 14);
-    assert!(series(5, Vantage::Leader) < 300);
+    assert_eq!(series(0, Vantage::Leader), 28 + 24 + 11);
+    assert_eq!(series(1, Vantage::Follower), 28 + 24 + 11 + 60 + 14);
+    assert_eq!(series(4, Vantage::Leader), 28 + 24 + 11 + 4 * (45 + 3) + 14);
+    assert!(series(4, Vantage::Leader) < 300);
 }
 
 /// Families of an exposition that has every family: name to type.

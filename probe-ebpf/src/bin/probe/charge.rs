@@ -32,9 +32,11 @@ pub fn handle(slot: u64, incoming: u64) {
         }
         due::CHARGE => {
             proposal(slot, incoming, place);
+            stall(slot, place);
         }
         due::CHARGE_AND_TELL => {
             proposal(slot, incoming, place);
+            stall(slot, place);
             tell(slot, place);
         }
         _ => {}
@@ -130,6 +132,16 @@ extern "C" fn proposal(slot: u64, incoming: u64, place: u64) -> u64 {
     let (link, rings) = unsafe { (&mut *at.link, &*rings) };
     let thread = link.calls[incoming as usize & 1].thread.into();
     link.charge(rings, thread_in(thread).as_mut(), place as usize & 1);
+    0
+}
+
+/// Counts the proposal that was charged at `place` of the link in `slot`, if it stalled.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stall(slot: u64, place: u64) -> u64 {
+    let Some(at) = link(slot) else { return 1 };
+    // SAFETY: as in `packet`.
+    unsafe { (*at.link).count_stall(place as usize & 1, config().stall_ns) };
     0
 }
 

@@ -8,7 +8,7 @@ use probe_ebpf::abi::{Flush, JVM_LIMIT, OperationKey, PID_LIMIT, Process, Socket
 use probe_ebpf::irq::Interrupts;
 use probe_ebpf::link::{Link, Rings};
 use probe_ebpf::ports::PortFilter;
-use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock};
+use probe_ebpf::safepoint::{NAME_BYTES, Pauses, SafepointClock};
 use probe_ebpf::thread::Thread;
 use probe_ebpf::tids;
 
@@ -40,6 +40,10 @@ pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0)
 /// Last flush of each thread of a watched process, by thread id.
 #[map]
 pub static FLUSHES: LruHashMap<u32, Flush> = LruHashMap::with_max_entries(4096, 0);
+
+/// Lengths of the flushes of each watched process, by thread-group id. Filled by user space.
+#[map]
+pub static FLUSH_TIMES: HashMap<u32, Pauses> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// Which link a socket belongs to. The kernel frees it with the socket.
 #[btf_map]

@@ -3,12 +3,13 @@
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use probe_ebpf::abi::{Flush, counter};
+use probe_ebpf::histogram::decimal_index;
 use probe_ebpf::thread::mode;
 
 use crate::emit::count;
 use crate::kernel::Task;
-use crate::maps;
 use crate::threads::{self, now};
+use crate::{atomic, maps};
 
 /// `syscalls:sys_enter_fdatasync`
 #[tracepoint(category = "syscalls", name = "sys_enter_fdatasync")]
@@ -66,9 +67,22 @@ fn left() -> u32 {
     // SAFETY: this thread alone writes its entry.
     let flush = unsafe { &mut *flush };
     flush.ended_at = now;
+    note(task.tgid, now.saturating_sub(flush.began_at));
     if let Some(process) = maps::PROCESSES.get_ptr_mut(task.tgid) {
         // SAFETY: flushes of two threads may race; either is a flush of this process.
         unsafe { (*process).flush = *flush };
     }
     0
+}
+
+/// Counts a flush of a process. Atomically: two of its threads may flush at once, the log and a snapshot.
+#[inline(always)]
+fn note(tgid: u32, ns: u64) {
+    let Some(lengths) = maps::FLUSH_TIMES.get_ptr_mut(tgid) else { return };
+    // SAFETY: cells of a live map value, aligned.
+    unsafe {
+        atomic::add(&raw mut (*lengths).count, 1);
+        atomic::add(&raw mut (*lengths).sum_ns, ns);
+        atomic::add(&raw mut (*lengths).decimal[decimal_index(ns) & 15], 1);
+    }
 }
