@@ -102,6 +102,16 @@ pub struct JvmReport {
     pub discarded: u64,
 }
 
+impl JvmReport {
+    /// Whether its stops are or were counted: only where their begin and their end are seen. The lower rungs charge them to
+    /// the threads that wait for a proposal, and tell no stop.
+    #[must_use]
+    pub fn counts_stops(&self) -> bool {
+        let counted = self.gc.count + self.safepoint.count + self.discarded > 0;
+        counted || matches!(self.rung, Some("usdt" | "symbols"))
+    }
+}
+
 /// The flushes of a server, whatever the file: fsync and fdatasync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlushReport {

@@ -1,7 +1,7 @@
 //! The stops of JVMs as metrics: [`JvmReport`]s in, families out.
 //!
-//! Invariant: a server's series are there with zeros as soon as its stops can be seen; one whose stops
-//! cannot be seen has a rung that says so and no histogram. Deliberately absent: single stops.
+//! Invariant: a server's series are there with zeros as soon as its stops can be counted; one whose stops
+//! cannot be has a rung that says so and no histogram. Deliberately absent: single stops.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) fn encode(e: &mut DescriptorEncoder<'_>, jvms: &[JvmReport]) -> fmt::
                 for other reasons (safepoint).";
     let mut metric =
         e.encode_descriptor("termite_jvm_safepoint", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for jvm in jvms.iter().filter(|jvm| jvm.rung != Some("none")) {
+    for jvm in jvms.iter().filter(|jvm| jvm.counts_stops()) {
         let sid = sid(jvm);
         for (kind, pauses) in [("gc", &jvm.gc), ("safepoint", &jvm.safepoint)] {
             let delays = Delays::of_pauses(pauses);
@@ -48,7 +48,7 @@ pub(super) fn encode(e: &mut DescriptorEncoder<'_>, jvms: &[JvmReport]) -> fmt::
     }
     let help = "Stops of a server's JVM that could not be measured, in stops.";
     let mut metric = e.encode_descriptor("termite_jvm_stops_discarded", help, None, MetricType::Counter)?;
-    for jvm in jvms {
+    for jvm in jvms.iter().filter(|jvm| jvm.counts_stops()) {
         let sid = sid(jvm);
         let labels = [("ensemble", jvm.ensemble.as_str()), ("sid", sid.as_str())];
         super::count(&mut metric, &labels, jvm.discarded)?;

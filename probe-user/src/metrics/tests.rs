@@ -244,7 +244,15 @@ fn jvm(sid: Option<i64>, rung: Option<&'static str>) -> JvmReport {
 
 #[test]
 fn stops_of_jvms_are_told_by_kind_and_rung() {
-    let jvms = vec![jvm(None, Some("none")), jvm(Some(1), Some("usdt")), jvm(Some(2), None)];
+    let unseen = |sid, rung| JvmReport { gc: Pauses::NONE, discarded: 0, ..jvm(sid, Some(rung)) };
+    let jvms = vec![
+        unseen(None, "none"),
+        jvm(Some(1), Some("usdt")),
+        jvm(Some(2), None),
+        unseen(Some(3), "hsperfdata"),
+        unseen(Some(4), "scheduler"),
+        unseen(Some(5), "symbols"),
+    ];
     let report = Report { jvms, ..Report::default() };
     let samples = samples(&encode(&report, Probe::default(), Format::OpenMetrics).unwrap());
     for (series, value) in [
@@ -252,7 +260,9 @@ fn stops_of_jvms_are_told_by_kind_and_rung() {
         ("termite_jvm_safepoint_seconds_sum{ensemble=\"e\",sid=\"1\",kind=\"gc\"}", 0.033),
         ("termite_jvm_safepoint_seconds_bucket{le=\"0.005\",ensemble=\"e\",sid=\"1\",kind=\"gc\"}", 1.0),
         ("termite_jvm_safepoint_seconds_count{ensemble=\"e\",sid=\"2\",kind=\"safepoint\"}", 0.0),
+        ("termite_jvm_safepoint_seconds_count{ensemble=\"e\",sid=\"5\",kind=\"gc\"}", 0.0),
         ("termite_jvm_rung_info{ensemble=\"e\",sid=\"1\",rung=\"usdt\"}", 1.0),
+        ("termite_jvm_rung_info{ensemble=\"e\",sid=\"3\",rung=\"hsperfdata\"}", 1.0),
         ("termite_jvm_rung_info{ensemble=\"e\",sid=\"unknown\",rung=\"none\"}", 1.0),
         ("termite_jvm_stops_discarded_total{ensemble=\"e\",sid=\"1\"}", 4.0),
     ] {
@@ -260,7 +270,10 @@ fn stops_of_jvms_are_told_by_kind_and_rung() {
     }
     // What does not run has no rung, what cannot be seen has no histogram.
     assert!(!samples.keys().any(|s| s.contains("rung_info") && s.contains("sid=\"2\"")));
-    assert!(!samples.keys().any(|s| s.contains("safepoint_seconds") && s.contains("sid=\"unknown\"")));
+    for sid in ["unknown", "3", "4"] {
+        let of = format!("sid=\"{sid}\"");
+        assert!(!samples.keys().any(|s| s.contains(&of) && !s.contains("rung_info")), "{sid}: {samples:?}");
+    }
 }
 
 #[test]
