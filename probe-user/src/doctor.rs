@@ -213,6 +213,7 @@ fn host(page: &mut Page, facts: &HostFacts) {
     line("processes", known(&facts.processes, process_view));
     line("/proc hides", known(&facts.hidepid, hidepid));
     line("tracefs", tracefs(&facts.tracefs));
+    line("kallsyms", known(&facts.function_names, |shown| function_names(*shown).into()));
     line("lockdown", known(&facts.lockdown, lockdown));
     line("cgroups", known(&facts.cgroups, cgroups));
 }
@@ -295,6 +296,15 @@ fn tracefs(tracefs: &Tracefs) -> String {
         Tracefs::Readable { at, .. } => (*at).into(),
         Tracefs::Unreadable { at, reason } => format!("{at} cannot be read: {reason}"),
         Tracefs::Absent => "not mounted".into(),
+    }
+}
+
+fn function_names(shown: bool) -> &'static str {
+    if shown {
+        "names the kernel's functions"
+    } else {
+        "hides where the kernel's functions are: stacks in the evidence have addresses in place of names; \
+         CAP_SYSLOG would show them, or kernel.kptr_restrict = 0"
     }
 }
 

@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::Read as _;
+use std::path::Path;
 
 const KALLSYMS: &str = "/proc/kallsyms";
+/// Bytes of it that are looked at to see whether addresses are hidden: all of them are, or none.
+const HEAD_BYTES: u64 = 4096;
 
 /// Functions of the kernel by address.
 #[derive(Debug, Default)]
@@ -35,10 +39,16 @@ impl Symbols {
 
 /// Whether the kernel shows this process where its functions are.
 pub(crate) fn are_shown() -> bool {
-    use std::io::Read as _;
+    are_shown_by(Path::new(KALLSYMS)) == Ok(true)
+}
+
+/// Whether a file such as `/proc/kallsyms` tells addresses.
+pub(crate) fn are_shown_by(file: &Path) -> Result<bool, String> {
     let mut head = Vec::new();
-    let read = fs::File::open(KALLSYMS).and_then(|file| file.take(4096).read_to_end(&mut head));
-    read.is_ok() && String::from_utf8_lossy(&head).lines().any(|line| symbol(line).is_some())
+    fs::File::open(file)
+        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
+        .map_err(|error| format!("cannot read {KALLSYMS}: {error}"))?;
+    Ok(String::from_utf8_lossy(&head).lines().any(|line| symbol(line).is_some()))
 }
 
 /// Address and name of a line that tells of a function: `ffffffff81000000 T _text`, with the module's name in brackets

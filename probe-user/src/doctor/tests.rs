@@ -110,6 +110,7 @@ host
   processes     all of the host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing
+  kallsyms      names the kernel's functions
   lockdown      unknown: no /sys/kernel/security/lockdown: securityfs is not mounted
   cgroups       version 1, with version 2 beside it
 
@@ -151,6 +152,7 @@ host
   processes     all of the host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing
+  kallsyms      names the kernel's functions
   lockdown      none
   cgroups       version 2
 
@@ -194,6 +196,7 @@ host
   processes     all of the host
   /proc hides   nothing
   tracefs       not mounted
+  kallsyms      names the kernel's functions
   lockdown      none
   cgroups       version 2
 
@@ -282,6 +285,8 @@ host
   processes     all of the host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing cannot be read: permission denied
+  kallsyms      hides where the kernel's functions are: stacks in the evidence have addresses in
+                place of names; CAP_SYSLOG would show them, or kernel.kptr_restrict = 0
   lockdown      none
   cgroups       version 2
 

@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer};
 use super::btf::Btf;
 use super::offsets::{self, LostField};
 use super::read;
+use crate::symbols;
 
 /// Tracepoints that some variant of a program uses.
 pub(crate) const TRACEPOINTS: [&str; 24] = [
@@ -286,6 +287,8 @@ pub(crate) struct HostFacts {
     pub(crate) lockdown: Fact<Lockdown>,
     /// The sysctl `kernel.unprivileged_bpf_disabled`.
     pub(crate) unprivileged_bpf_disabled: Fact<u32>,
+    /// Whether the kernel shows where its functions are.
+    pub(crate) function_names: Fact<bool>,
     /// Whose processes are seen.
     pub(crate) processes: Fact<ProcessView>,
     /// What /proc hides.
@@ -324,6 +327,7 @@ impl HostFacts {
             tracefs: tracefs(root),
             lockdown: lockdown(root).into(),
             unprivileged_bpf_disabled: number("proc/sys/kernel/unprivileged_bpf_disabled").into(),
+            function_names: symbols::are_shown_by(&root.join("proc/kallsyms")).into(),
             processes: process_view(root, status.as_deref().unwrap_or_default()).into(),
             hidepid: of_mounts.clone().and_then(read::hidepid).into(),
             cgroups: of_mounts.and_then(read::cgroups).into(),

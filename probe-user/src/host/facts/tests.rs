@@ -92,6 +92,7 @@ pub(crate) fn linux_6_18() -> HostFacts {
         },
         lockdown: unknown("no /sys/kernel/security/lockdown: securityfs is not mounted"),
         unprivileged_bpf_disabled: Fact::Known(2),
+        function_names: Fact::Known(true),
         processes: Fact::Known(ProcessView::Host),
         hidepid: Fact::Known(HidePid::Off),
         cgroups: Fact::Known(Cgroups::Hybrid),
@@ -131,6 +132,7 @@ pub(crate) fn without_btf() -> HostFacts {
 pub(crate) fn unprivileged() -> HostFacts {
     HostFacts {
         euid: Fact::Known(1000),
+        function_names: Fact::Known(false),
         capabilities: mask(&[]),
         tracefs: Tracefs::Unreadable { at: "/sys/kernel/tracing", reason: "permission denied".into() },
         ..debian_6_12()
@@ -180,6 +182,7 @@ fn facts_are_read_below_the_root() {
     let root = Root::new("facts");
     root.write("proc/sys/kernel/osrelease", "6.1.0-39-amd64\n");
     root.write("proc/sys/kernel/unprivileged_bpf_disabled", "1\n");
+    root.write("proc/kallsyms", "0000000000000000 T _text\n0000000000000000 T schedule\n");
     root.write("proc/self/status", "Uid:\t0\t0\t0\t0\nNSpid:\t7\nCapEff:\t000001ffffffffff\n");
     root.write(
         "proc/self/mounts",
@@ -200,6 +203,7 @@ fn facts_are_read_below_the_root() {
     assert!(facts.capabilities.known().is_some_and(|held| held.has(Capability::SysResource)));
     assert_eq!(facts.lockdown, Fact::Known(Lockdown::Integrity));
     assert_eq!(facts.unprivileged_bpf_disabled, Fact::Known(1));
+    assert_eq!(facts.function_names, Fact::Known(false));
     assert_eq!(facts.processes, Fact::Known(ProcessView::Host));
     assert_eq!(facts.hidepid, Fact::Known(HidePid::NoAccess));
     assert_eq!(facts.cgroups, Fact::Known(Cgroups::V2));
