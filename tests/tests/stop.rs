@@ -1,13 +1,13 @@
-//! A follower that is stopped for 150 ms each second: it and only it is named, with the true delay.
+//! A server that is stopped for 150 ms each second: it and only it is named, with the true delay.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::agreement::Window;
-use termite_probe_tests::ensemble::Spec;
+use termite_probe_tests::ensemble::{Ensemble, Spec, require_host};
 use termite_probe_tests::fault::{Span, Stops};
-use termite_probe_tests::load::Plan;
-use termite_probe_tests::probe::{Proposal, Run, Vantage};
+use termite_probe_tests::load::{Load, Plan};
+use termite_probe_tests::probe::{Proposal, Run, Stall, Vantage};
 use termite_probe_tests::scene::Scene;
 
 const STOP: Duration = Duration::from_millis(150);
@@ -41,6 +41,48 @@ fn a_stopped_follower_alone_is_named_with_its_true_delay() -> Result<()> {
     // to TCP, not yet captured. That wait is part of the leader's delay, so its tail is not compared.
     agreement.check_differences_at(Vantage::Follower, 50_000, 1_000_000)?;
     agreement.check_differences_at(Vantage::Leader, 50_000, u64::MAX)
+}
+
+/// A leader that stands still makes every client wait and no follower slow: it is told as the leader's own.
+#[test]
+fn a_stopped_leader_is_its_own_stall_and_no_followers_delay() -> Result<()> {
+    require_host()?;
+    let ensemble = Ensemble::start(&Spec::voters(3))?;
+    let leader = ensemble.leader()?;
+    let probe = Run::trace(&[])?;
+    let client = ensemble.client(*ensemble.followers()?.first().context("no follower")?)?;
+    let load = Load::start(vec![client], Plan::steady(400, Duration::from_secs(u64::from(TIMES) + 1)))?;
+    let stops = Stops::start(ensemble.pid(leader)?, STOP, Duration::from_secs(1), TIMES).finish()?;
+    load.finish()?;
+    ensemble.settled_zxid()?;
+    let trace = probe.interrupt()?.trace()?;
+
+    let mut told = 0;
+    for stop in &stops {
+        let length = stop.length_ns();
+        let is_its = |s: &&Stall| {
+            s.sid == Some(leader) && s.cause == "stopped" && s.mono_ns.abs_diff(stop.to_ns) < length / 2
+        };
+        let own: Vec<&Stall> = trace.stalls.iter().filter(is_its).collect();
+        ensure!(own.iter().all(|s| s.role == Some(Vantage::Leader)), "another role: {own:?}");
+        let longest = own.iter().map(|s| s.duration_ns).max().unwrap_or(0);
+        println!("stopped for {length} ns, told: {longest} ns of {} threads", own.len());
+        told += usize::from(longest.abs_diff(length) * 100 <= length * TOLERANCE);
+    }
+    ensure!(told + 2 >= stops.len(), "only {told} of {} stops are told as the leader's", stops.len());
+    let of_others = |s: &&Stall| s.cause == "stopped" && s.sid != Some(leader);
+    let pids = ensemble.pids();
+    let others = trace.stalls.iter().filter(of_others).filter(|s| pids.contains(&s.pid)).count();
+    ensure!(others == 0, "{others} stops of servers that nobody stopped");
+    let charged = |p: &&Proposal| {
+        pids.contains(&p.pid)
+            && p.delay_ns > STALL_NS
+            && stops.iter().any(|s| p.began_at() < s.to_ns && p.mono_ns > s.from_ns)
+    };
+    let charged = trace.proposals.iter().filter(charged).count();
+    // The machine is shared: another stall may meet a stop.
+    ensure!(charged <= 2, "{charged} proposals are charged with the leader's stops");
+    Ok(())
 }
 
 /// The largest delay of each stop is its length, but for a stop or two in which the machine was busy.

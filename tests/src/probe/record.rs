@@ -122,8 +122,12 @@ pub struct Stall {
     pub pid: u32,
     /// The server.
     pub sid: Option<u64>,
+    /// At which end of its links it is; absent while it has none.
+    pub role: Option<Vantage>,
     /// The thread.
     pub tid: u32,
+    /// The thread's name.
+    pub thread: String,
     /// Why it stood still.
     pub cause: String,
     /// How long.

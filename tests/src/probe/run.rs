@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::record::{Proposal, Record, Safepoint, Stall, Summary};
+use super::record::{Proposal, Record, Safepoint, Stall, Summary, Vantage};
 use crate::process::Process;
 
 /// How long the probe may take to be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the probe may take to end once it was told to.
 pub const END_PATIENCE: Duration = Duration::from_secs(20);
+/// Largest part of all delay time that may be unexplained, in percent: where stops of JVMs are seen, and where the
+/// scheduler alone tells of them.
+const UNEXPLAINED_PERCENT: [u64; 2] = [1, 3];
+/// Delay time that a probe may leave unexplained besides: it meets threads in the middle of a proposal.
+const MEETING_NS: u64 = 1_000_000;
 /// How the line on stderr starts by which a trace says that it is ready.
 const READY: &str = "tracing";
 
@@ -25,6 +30,7 @@ pub struct Run {
     stdout: JoinHandle<std::io::Result<String>>,
     lines: Receiver<String>,
     said: Vec<String>,
+    unexplained_percent: u64,
 }
 
 /// A probe that has ended.
@@ -36,6 +42,8 @@ pub struct Outcome {
     pub stdout: String,
     /// All that it said.
     pub stderr: String,
+    /// Largest part of all delay time that it may leave unexplained.
+    unexplained_percent: u64,
 }
 
 impl Run {
@@ -47,6 +55,8 @@ impl Run {
     /// Starts the probe by another command, as a shell or `setpriv`.
     pub fn spawn(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let alone = command.get_args().any(|argument| argument == "scheduler");
+        let unexplained_percent = UNEXPLAINED_PERCENT[usize::from(alone)];
         let mut process = Process::spawn("termite-probe", &mut command, None)?;
         let mut stdout = process.child_mut().stdout.take().context("no stdout")?;
         let stderr = process.child_mut().stderr.take().context("no stderr")?;
@@ -63,7 +73,7 @@ impl Run {
                 }
             }
         });
-        Ok(Self { process, stdout, lines, said: Vec::new() })
+        Ok(Self { process, stdout, lines, said: Vec::new(), unexplained_percent })
     }
 
     /// Starts `trace --json --slower 0s` with these further arguments, and waits until it is ready.
@@ -130,7 +140,8 @@ impl Run {
         let status = self.process.wait(patience)?;
         let stdout = self.stdout.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
         self.said.extend(self.lines.iter());
-        Ok(Outcome { status, stdout, stderr: self.said.join("\n") })
+        let (stderr, unexplained_percent) = (self.said.join("\n"), self.unexplained_percent);
+        Ok(Outcome { status, stdout, stderr, unexplained_percent })
     }
 }
 
@@ -168,6 +179,7 @@ impl Outcome {
                 Record::Heartbeat(_) | Record::Other => {}
             }
         }
+        trace.check_explained(self.unexplained_percent)?;
         Ok(trace)
     }
 }
@@ -189,6 +201,21 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Fails if too much of the delays has no cause. At the followers' vantage: at the leader's all that is not the
+    /// network's is the other node's.
+    fn check_explained(&self, percent: u64) -> Result<()> {
+        let here = self.proposals.iter().filter(|p| p.vantage == Vantage::Follower);
+        let (mut delays_ns, mut unexplained_ns) = (0, 0);
+        for proposal in here {
+            delays_ns += proposal.delay_ns;
+            unexplained_ns += proposal.unexplained_ns();
+        }
+        println!("unexplained: {unexplained_ns} ns of {delays_ns} ns of delay");
+        let limit_ns = delays_ns / 100 * percent + MEETING_NS;
+        ensure!(unexplained_ns <= limit_ns, "{unexplained_ns} ns of {delays_ns} ns have no cause");
+        Ok(())
+    }
+
     /// The summary, which every trace ends in.
     pub fn summary(&self) -> Result<&Summary> {
         self.summary.as_ref().context("the trace has no summary")
