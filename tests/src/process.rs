@@ -1,14 +1,19 @@
 //! A child process that never outlives the test: the kernel kills it with the thread that started it,
 //! and dropping it kills it sooner. Signals go to this one pid only.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::net::Namespace;
+
+/// Every process that this test program has started.
+static STARTED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// A running child, killed when dropped.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ impl Process {
         }
         let child =
             command.spawn().with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
+        STARTED.lock().unwrap_or_else(PoisonError::into_inner).insert(child.id());
         Ok(Self { child, name: name.to_owned() })
     }
 
@@ -82,6 +88,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether this test program has started `pid`; others may run ensembles on the same host.
+pub fn is_own(pid: u32) -> bool {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
 }
 
 /// Sends `signal` to `pid`, and only to it.

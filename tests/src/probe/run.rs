@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::record::{Proposal, Record, Safepoint, Stall, Summary, Vantage};
-use crate::process::Process;
+use crate::process::{Process, is_own};
 
 /// How long the probe may take to be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
@@ -202,9 +202,9 @@ pub struct Trace {
 
 impl Trace {
     /// Fails if too much of the delays has no cause. At the followers' vantage: at the leader's all that is not the
-    /// network's is the other node's.
+    /// network's is the other node's. Servers of others are not judged: nobody here knows what is done to them.
     fn check_explained(&self, percent: u64) -> Result<()> {
-        let here = self.proposals.iter().filter(|p| p.vantage == Vantage::Follower);
+        let here = self.proposals.iter().filter(|p| p.vantage == Vantage::Follower && is_own(p.pid));
         let (mut delays_ns, mut unexplained_ns) = (0, 0);
         for proposal in here {
             delays_ns += proposal.delay_ns;
