@@ -104,7 +104,7 @@ fn a_host_with_everything() {
         "\
 host
   kernel        6.18.44, x86_64
-  kernel types  5386 KiB, 38 of 38 fields found
+  kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN; without CAP_SYS_RESOURCE
   processes     all of the host
@@ -146,7 +146,7 @@ fn an_old_kernel_says_why_it_uses_the_second_choice() {
         "\
 host
   kernel        6.1.0-39-amd64, x86_64
-  kernel types  5386 KiB, 38 of 38 fields found
+  kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -190,7 +190,7 @@ fn what_is_lost_comes_with_how_to_get_it() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 38 of 38 fields found
+  kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -277,7 +277,7 @@ fn an_ordinary_user_is_told_what_to_do() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 38 of 38 fields found
+  kernel types  5386 KiB, 39 of 39 fields found
   privileges    user 1000, without CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE
                 CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SYS_RESOURCE
                 CAP_SYS_PTRACE would open the zoo.cfg and myid of other users' servers
