@@ -214,10 +214,10 @@ mod tests {
         let mut builder = Builder::new();
         let int = builder.structure("leaf", &[]);
         builder.structure("net", &[("ns", int, 0)]);
-        builder.structure("pt_regs", &[("si", int, 832), ("dx", int, 768)]);
+        builder.structure("pt_regs", &[("di", int, 896), ("si", int, 832), ("dx", int, 768)]);
         let btf = Btf::parse(builder.bytes()).expect("valid");
         let error = resolve(&btf).expect_err("most is missing");
-        assert_eq!(error.0.len(), super::REQUIRED_COUNT - 2);
+        assert_eq!(error.0.len(), super::REQUIRED_COUNT - 3);
         let text = error.to_string();
         assert!(text.starts_with(
             "cannot place kernel fields: this kernel has no struct sock, needed for telling quorum \
