@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod history;
 pub mod irq;
 pub mod link;
+pub mod names;
 pub mod network;
 pub mod overtaken;
 pub mod ports;

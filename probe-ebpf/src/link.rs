@@ -109,6 +109,8 @@ pub struct Link {
     pub receipt_to: u64,
     /// What the sender of ACKs did since the read of a proposal.
     pub spent: Spent,
+    /// What the reader did before the clock of the thread that sends ACKs began.
+    pub inherited: Spent,
     /// The record of the last measured proposal at the learner (0) and at the leader (1).
     pub records: [ProposalRecord; 2],
     /// The calls under way: outgoing, incoming.
@@ -249,6 +251,7 @@ impl Link {
         receipt_from: 0,
         receipt_to: 0,
         spent: Spent::NONE,
+        inherited: Spent::NONE,
         records: [ProposalRecord::NONE; 2],
         calls: [Call {
             now: 0,

@@ -130,8 +130,8 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Wakes between it and a thread that uses a quorum connection, when its clock began.
+    pub distance: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
     /// First argument of that call: the address of the futex, if it is one.
@@ -158,6 +158,8 @@ pub struct Thread {
     pub slot_plus_one: u32,
     /// Its name when the clock began.
     pub comm: [u8; 16],
+    /// When the clock began, monotonic ns.
+    pub born_at: u64,
     /// Instants that were out of order, and time that had to be left unexplained for it.
     pub discarded: u64,
     /// Switches that were not seen.
@@ -187,7 +189,7 @@ impl Thread {
         call: 0,
         hand: 0,
         jvm: 0,
-        reserved: 0,
+        distance: 0,
         since: 0,
         word: 0,
         slices: Slices::NONE,
@@ -211,6 +213,7 @@ impl Thread {
         preemptor: 0,
         slot_plus_one: 0,
         comm: [0; 16],
+        born_at: 0,
         discarded: 0,
         missed: 0,
         scratch: [[0; cause::COUNT]; 2],
@@ -224,6 +227,7 @@ impl Thread {
         self.slot_plus_one = slot.wrapping_add(1);
         self.jvm = 0;
         self.hand = 0;
+        self.distance = 0;
         self.mode = 0;
         self.woken.at = 0;
         self.slices.word = 0;
@@ -231,6 +235,7 @@ impl Thread {
         self.overlay = Overlay::default();
         self.state = if running { state::RUNNING } else { state::UNKNOWN };
         self.since = now;
+        self.born_at = now;
         self.sums = [0; cause::COUNT];
         self.history.begin(now);
     }
@@ -413,19 +418,6 @@ impl Thread {
         at.saturating_sub(self.since)
     }
 
-    /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since. Gives the instant of what was
-    /// written: later than `at` when [`Self::look_long_ago`] must go on from there.
-    #[inline(always)]
-    pub fn look_lately(&mut self, at: u64, into: usize) -> u64 {
-        self.history.lately(at, self.since, &self.sums, &mut self.scratch[into & 1])
-    }
-
-    /// From the reading at `end` in `scratch[into]` further back to `at`.
-    #[inline(always)]
-    pub fn look_long_ago(&mut self, at: u64, end: u64, into: usize) {
-        self.history.long_ago(at, end, &mut self.scratch[into & 1]);
-    }
-
     /// The parts of a span of `length` ns, from the two looks back to its end (first place) and its begin, into the
     /// first place; they sum to its length.
     #[inline(always)]
@@ -453,6 +445,18 @@ pub trait Clock {
     /// What the clock read at `at`, into `scratch[into]`. The clock must be settled since.
     fn look_back(&mut self, at: u64, into: usize);
 
+    /// What the clock of `other` read at `at`, into `scratch[into]` of this one. Another thread may be writing it: what then
+    /// does not add up is left out by [`Self::parts_of`].
+    fn look_back_of(&mut self, other: &Self, at: u64, into: usize);
+
+    /// As [`Self::parts`], of `other`.
+    #[inline(always)]
+    fn parts_of(&mut self, other: &Self, from: u64, to: u64) {
+        self.look_back_of(other, to, 0);
+        self.look_back_of(other, from, 1);
+        self.thread().subtract(to.saturating_sub(from));
+    }
+
     /// The parts of the span from `from` to `to`, both up to the last settled instant, into `scratch[0]` of the thread;
     /// they sum to its length. For the thread itself.
     #[inline(always)]
@@ -471,10 +475,12 @@ impl Clock for Thread {
 
     #[inline(always)]
     fn look_back(&mut self, at: u64, into: usize) {
-        let end = self.look_lately(at, into);
-        if end > at {
-            self.look_long_ago(at, end, into);
-        }
+        self.history.at(at, self.since, &self.sums, &mut self.scratch[into & 1]);
+    }
+
+    #[inline(always)]
+    fn look_back_of(&mut self, other: &Self, at: u64, into: usize) {
+        other.history.at(at, other.since, &other.sums, &mut self.scratch[into & 1]);
     }
 }
 

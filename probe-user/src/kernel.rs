@@ -68,9 +68,9 @@ impl Default for Settings {
 
 impl Settings {
     /// Threads that can have a clock at a time: for each connection the one that reads, the one that writes, and
-    /// two that hand over.
+    /// six that hand over or wake them.
     fn threads(&self) -> u32 {
-        (self.links * 4).min(4096)
+        (self.links * 8).min(4096)
     }
 }
 
@@ -170,6 +170,8 @@ pub(crate) struct Counters {
     pub(crate) lost: [u64; kind::COUNT],
     /// Connections without a slot.
     pub(crate) links_refused: u64,
+    /// Threads without a slot for their clock.
+    pub(crate) threads_refused: u64,
 }
 
 /// Bytes of kernel memory that the maps of this configuration take.
@@ -327,7 +329,11 @@ impl Kernel {
         let get = |index: u32| {
             self.counters.get(&index, 0).map_err(|source| KernelError::Map { name: "COUNTERS", source })
         };
-        let mut counters = Counters { links_refused: get(counter::LINKS_REFUSED)?, ..Counters::default() };
+        let mut counters = Counters {
+            links_refused: get(counter::LINKS_REFUSED)?,
+            threads_refused: get(counter::THREADS_REFUSED)?,
+            ..Counters::default()
+        };
         for (index, (emitted, lost)) in counters.emitted.iter_mut().zip(&mut counters.lost).enumerate() {
             *emitted = get(counter::EMITTED + index as u32)?;
             *lost = get(counter::LOST + index as u32)?;
@@ -417,7 +423,7 @@ mod tests {
         let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
         assert_eq!(
             (of(2) - of(1)).div_ceil(1024),
-            469,
+            544,
             "correct the help of --links and docs/limitations.md"
         );
     }

@@ -298,7 +298,10 @@ impl Exposition {
         }
         let help = "Connections that were not measured because all slots were in use, in connections.";
         e.encode_descriptor("termite_probe_links_refused", help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&self.report.links_refused, None)
+            .encode_counter::<NoLabelSet, _, u64>(&self.report.links_refused, None)?;
+        let help = "Times that a thread got no clock because all slots were in use, in times.";
+        e.encode_descriptor("termite_probe_threads_refused", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&self.report.threads_refused, None)
     }
 
     fn encode_probe(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use crate::abi::{Config, Flush, ProposalRecord, flag};
 use crate::cause::{self, Parts};
 use crate::link::{Call, Effect, Link, Rings, Stamp};
 use crate::network::Path;
-use crate::thread::Clock;
+use crate::thread::{Clock, state};
 use crate::window::Entry;
 
 /// Receipts that are kept: one for each arrival that a read call took bytes of.
@@ -99,6 +99,28 @@ impl Link {
         Effect::Measured { place: call.incoming, emit: (delay >= config.slower_ns) as u32 }
     }
 
+    /// At the learner, where the clock of the thread that sends the ACK began after the proposal was read: what the thread
+    /// did that read it and lives, up to there. A server that joins reads proposals before it has the thread that logs them.
+    #[inline(always)]
+    pub fn inherit<C: Clock>(&mut self, sender: &mut C, reader: &mut C) {
+        let record = &self.records[0];
+        let born_at = sender.thread().born_at;
+        let to = if born_at < record.ended_at { born_at } else { record.ended_at };
+        if to <= record.read_at || (self.inherited.from == record.read_at && self.inherited.to == to) {
+            return;
+        }
+        let (known_to, running) = (reader.thread().since, reader.thread().state == state::RUNNING);
+        let known_to = if known_to < to { known_to } else { to };
+        if known_to < record.read_at || reader.thread().tgid != sender.thread().tgid {
+            return;
+        }
+        sender.parts_of(reader, record.read_at, known_to);
+        self.inherited = Spent { from: record.read_at, to, parts: sender.thread().scratch[0] };
+        // It has had a CPU since, or nobody knows.
+        let rest = if running { cause::ON_CPU } else { cause::UNEXPLAINED };
+        self.inherited.parts[rest] = self.inherited.parts[rest].wrapping_add(to - known_to);
+    }
+
     /// Charges the delay of the record at `place` to its causes. `thread` made the call.
     #[inline(always)]
     pub fn charge(&mut self, rings: &Rings, thread: Option<&mut impl Clock>, place: usize) {
@@ -146,7 +168,13 @@ impl Link {
         if self.spent.from != record.read_at || self.spent.to != record.ended_at {
             self.spent.from = record.read_at;
             self.spent.to = record.ended_at;
-            spend(thread, record.read_at, record.ended_at, &mut self.spent.parts);
+            let Spent { from, to, parts } = &self.inherited;
+            if *from == record.read_at && *to <= record.ended_at {
+                spend(thread, *to, record.ended_at, &mut self.spent.parts);
+                cause::add(&mut self.spent.parts, parts);
+            } else {
+                spend(thread, record.read_at, record.ended_at, &mut self.spent.parts);
+            }
         }
         record.causes_ns = self.spent.parts;
         let receipt = &rings.receipts[record.receipt as usize & (RECEIPTS - 1)];

@@ -132,6 +132,10 @@ impl Probe {
                             self.link.write_receipt(&mut self.rings, Some(&mut *self.threads[1]));
                         }
                         Effect::Measured { place, .. } => {
+                            if place == 0 {
+                                let (sender, reader) = self.threads.split_at_mut(1);
+                                self.link.inherit(&mut *sender[0], &mut *reader[0]);
+                            }
                             let thread = Some(&mut *self.threads[call.incoming as usize]);
                             let stall_ns = self.config.stall_ns;
                             self.link.charge(&self.rings, thread, place as usize);

@@ -323,3 +323,21 @@ fn more_slices_than_are_remembered_are_no_negative_sleep() {
         assert!(parts.iter().all(|part| *part <= now - from), "{parts:?}");
     }
 }
+
+#[test]
+fn the_time_before_a_thread_was_there_is_that_of_another() {
+    let (mut parent, mut child) = (Watched::new(7), Box::new(Thread::FREE));
+    parent.thread.switch_out(BORN + 100, state::DISK_IO, &Overlay::default());
+    parent.thread.woken.at = BORN + 400;
+    parent.thread.switch_in(BORN + 450, &Overlay::default());
+    parent.thread.settle(BORN + 600, 0);
+    child.begin(1, 8, 1, BORN + 500, true);
+    child.settle(BORN + 700, 0);
+    child.parts_of(&parent.thread, BORN + 50, BORN + 500);
+    let mut expected = [0; cause::COUNT];
+    (expected[cause::ON_CPU], expected[cause::DISK_IO], expected[cause::RUN_QUEUE]) = (100, 300, 50);
+    assert_eq!((child.scratch[0], child.discarded), (expected, 0));
+    // What the other has not settled yet is not known.
+    child.parts_of(&parent.thread, BORN + 50, BORN + 650);
+    assert_eq!((child.scratch[0][cause::UNEXPLAINED], child.discarded), (600, 1));
+}

@@ -32,6 +32,7 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "followers": followers,
         "records": records,
         "links_refused": report.probe.links_refused,
+        "threads_refused": report.probe.threads_refused,
     })
     .to_string()
 }
@@ -127,6 +128,12 @@ pub(crate) fn summary_text(report: &Report) -> String {
         push(format!(
             "{} connections had no free slot and were not measured (--links)",
             report.probe.links_refused
+        ));
+    }
+    if report.probe.threads_refused > 0 {
+        push(format!(
+            "{} times a thread had no free slot for its clock: its time is unexplained (--links)",
+            report.probe.threads_refused
         ));
     }
     text

@@ -18,6 +18,8 @@ pub const END_PATIENCE: Duration = Duration::from_secs(20);
 /// Largest part of all delay time that may be unexplained, in percent: where stops of JVMs are seen, and where the
 /// scheduler alone tells of them.
 const UNEXPLAINED_PERCENT: [u64; 2] = [1, 3];
+/// Delays that are shown when too much is unexplained.
+const WORST: usize = 5;
 /// Delay time that a probe may leave unexplained besides: it meets threads in the middle of a proposal.
 const MEETING_NS: u64 = 1_000_000;
 /// How the line on stderr starts by which a trace says that it is ready.
@@ -212,7 +214,13 @@ impl Trace {
         }
         println!("unexplained: {unexplained_ns} ns of {delays_ns} ns of delay");
         let limit_ns = delays_ns / 100 * percent + MEETING_NS;
-        ensure!(unexplained_ns <= limit_ns, "{unexplained_ns} ns of {delays_ns} ns have no cause");
+        let mut worst: Vec<_> = self.proposals.iter().filter(|p| p.unexplained_ns() > 0).collect();
+        worst.sort_by_key(|p| std::cmp::Reverse(p.unexplained_ns()));
+        worst.truncate(WORST);
+        ensure!(
+            unexplained_ns <= limit_ns,
+            "{unexplained_ns} ns of {delays_ns} ns have no cause: {worst:#?}"
+        );
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use core::hint::black_box;
 
 use probe_ebpf::abi::{HeartbeatRecord, kind};
+use probe_ebpf::cause::Parts;
 use probe_ebpf::link::{Effect, Link, Rings};
 use probe_ebpf::thread::{Clock, Thread};
 
@@ -31,10 +32,16 @@ pub fn handle(slot: u64, incoming: u64) {
             receipt(slot, incoming);
         }
         due::CHARGE => {
+            if place == 0 {
+                inherit(slot);
+            }
             proposal(slot, incoming, place);
             stall(slot, place);
         }
         due::CHARGE_AND_TELL => {
+            if place == 0 {
+                inherit(slot);
+            }
             proposal(slot, incoming, place);
             stall(slot, place);
             tell(slot, place);
@@ -107,6 +114,7 @@ pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
     if reads_proposals == 1 {
         thread.hand = 1;
     }
+    thread.distance = 0;
     thread.settle(now, threads::irq_ns(now));
     thread.slot_plus_one.into()
 }
@@ -135,6 +143,21 @@ extern "C" fn proposal(slot: u64, incoming: u64, place: u64) -> u64 {
     0
 }
 
+/// Where the thread that sends the ACK has no clock for all the time since the proposal was read, the reader's tells of the
+/// time before.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inherit(slot: u64) -> u64 {
+    let Some(at) = link(slot) else { return 1 };
+    // SAFETY: as in `packet`.
+    let link = unsafe { &mut *at.link };
+    let [sender, reader] = [link.calls[0].thread, link.calls[1].thread].map(|slot| thread_in(slot.into()));
+    if let (Some(mut sender), Some(mut reader)) = (sender, reader) {
+        link.inherit(&mut sender, &mut reader);
+    }
+    0
+}
+
 /// Counts the proposal that was charged at `place` of the link in `slot`, if it stalled.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -151,15 +174,21 @@ fn link(slot: u64) -> Option<LinkRef> {
     maps::LINKS.get_ptr_mut(slot).map(|link| LinkRef { slot, link })
 }
 
-/// Looks back to what the clock in `slot` (plus one) read at `at`, into one of the two places of its scratch.
+/// Looks back to what the clock in `slot` (plus one) read at `at`, into one of the two places of the scratch of the current
+/// thread, whose clock is in `own` (plus one).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_back(slot: u64, at: u64, into: u64) -> u64 {
-    let Some(slot) = thread_in(slot) else { return 1 };
-    // SAFETY: as in `SlotClock::thread`.
-    let end = unsafe { (*slot.thread).look_lately(at, into as usize) };
+pub extern "C" fn look_back(slot: u64, at: u64, own: u64, into: u64) -> u64 {
+    let (Some(from), Some(to)) = (thread_in(slot), thread_in(own)) else { return 1 };
+    let (from, to) = (from.thread, to.thread);
+    // SAFETY: map values. The scratch is the current thread's own, and no part of what is read; words of another thread's
+    // clock may be changing, and each of them is an instant or a sum.
+    let end = unsafe {
+        let (history, sums) = (&(*from).history, &(*from).sums);
+        history.lately(at, (*from).since, sums, &mut *place(to, into))
+    };
     if end > at {
-        look_long_ago(slot.slot_plus_one, at, end, into);
+        look_long_ago(slot, at, end, own, into);
     }
     0
 }
@@ -167,11 +196,18 @@ pub extern "C" fn look_back(slot: u64, at: u64, into: u64) -> u64 {
 /// From the reading at `end` in a place of the scratch further back to `at`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look_long_ago(slot: u64, at: u64, end: u64, into: u64) -> u64 {
-    let Some(slot) = thread_in(slot) else { return 1 };
-    // SAFETY: as in `SlotClock::thread`.
-    unsafe { (*slot.thread).look_long_ago(at, end, into as usize) };
+extern "C" fn look_long_ago(slot: u64, at: u64, end: u64, own: u64, into: u64) -> u64 {
+    let (Some(from), Some(to)) = (thread_in(slot), thread_in(own)) else { return 1 };
+    // SAFETY: as in `look_back`.
+    unsafe { (*from.thread).history.long_ago(at, end, &mut *place(to.thread, into)) };
     0
+}
+
+/// A place of a thread's scratch.
+#[inline(always)]
+fn place(thread: *mut Thread, into: u64) -> *mut Parts {
+    // SAFETY: arithmetic inside the map value.
+    unsafe { (&raw mut (*thread).scratch).cast::<Parts>().add(into as usize & 1) }
 }
 
 /// The clock of the current thread, by its slot.
@@ -189,7 +225,12 @@ impl Clock for SlotClock {
 
     #[inline(always)]
     fn look_back(&mut self, at: u64, into: usize) {
-        look_back(self.slot_plus_one, at, into as u64);
+        look_back(self.slot_plus_one, at, self.slot_plus_one, into as u64);
+    }
+
+    #[inline(always)]
+    fn look_back_of(&mut self, other: &Self, at: u64, into: usize) {
+        look_back(other.slot_plus_one, at, self.slot_plus_one, into as u64);
     }
 }
 

@@ -12,4 +12,4 @@ mod reclaim;
 mod safepoint;
 mod sched;
 mod send;
-pub mod thread;
+mod thread;

@@ -4,9 +4,9 @@
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use probe_ebpf::names::is_on_path;
 use probe_ebpf::thread::{mode, state};
 
-use crate::hooks::thread::is_on_path;
 use crate::kernel::{SystemCall, Task, TaskStruct, bit, offset};
 use crate::maps;
 use crate::threads::{self, is_tracked, now};

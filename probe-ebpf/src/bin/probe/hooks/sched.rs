@@ -7,6 +7,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{STACK_FRAMES, SegmentRecord, kind};
 use probe_ebpf::cause;
+use probe_ebpf::names::{VM_THREAD, is_internal};
 use probe_ebpf::thread::{Overlay, Segment, Thread, by, state};
 
 use crate::charge;
@@ -35,6 +36,9 @@ const NR_FUTEX_WAKE: u64 = 454;
 /// epoll_pwait, epoll_pwait2, recvfrom, recvmsg, accept.
 const IDLE_CALLS: [u32; 11] = [0, 7, 23, 232, 270, 271, 281, 441, 45, 47, 43];
 
+/// A thread that wakes one with a clock gets one too, unless it is this many wakes from one that uses a quorum connection or is
+/// named for it: those that merely release a lock would in the end be all threads of a server.
+const FARTHEST: u32 = 2;
 /// Segments at least this long become records.
 const NOTABLE_NS: u64 = 1_000_000;
 
@@ -149,7 +153,7 @@ fn tell(thread: &Thread, task: TaskStruct, prev: TaskStruct, segment: &Segment) 
         record.other_tgid = prev.tgid();
         record.other_comm = prev.comm();
     } else if thread.woken.by == by::VM {
-        record.other_comm = *b"VM Thread\0\0\0\0\0\0\0";
+        record.other_comm = VM_THREAD;
     } else if let Some(waker) = threads::find(thread.woken.tid) {
         // SAFETY: as in `switched_out`; the name stays as long as the clock.
         record.other_comm = unsafe { (*waker).comm };
@@ -210,18 +214,24 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
 fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.woken.by = by::OTHER;
     thread.woken.tid = waker.tid;
-    // The JVM's own thread never has a clock, so that this is asked once of each other.
-    if !is_tracked(waker.tid) {
+    let has_clock = is_tracked(waker.tid);
+    if !has_clock {
+        // The JVM's own threads hand nothing over and never have a clock.
         let comm = TaskStruct::current().comm();
-        if comm[..8] == *b"VM Threa" {
+        if comm == VM_THREAD {
             thread.woken.by = by::VM;
             safepoints::presume(thread, now);
+        }
+        if is_internal(&comm) || thread.distance >= FARTHEST {
             return;
         }
     }
     let Some(hand) = threads::current(waker, now) else { return };
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
+    if !has_clock {
+        hand.distance = thread.distance + 1;
+    }
     if !thread.takes_work_of(hand.hand) {
         return;
     }
@@ -229,8 +239,8 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     hand.settle(now, threads::irq_ns(now));
     if hand.hand_over(thread.since, &mut thread.woken) {
         let slot = hand.slot_plus_one.into();
-        charge::look_back(slot, thread.woken.carried_from, 0);
-        charge::look_back(slot, thread.since, 1);
+        charge::look_back(slot, thread.woken.carried_from, slot, 0);
+        charge::look_back(slot, thread.since, slot, 1);
         hand.hand_over_earlier(&mut thread.woken);
     }
 }
