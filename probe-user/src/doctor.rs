@@ -304,7 +304,7 @@ fn function_names(shown: bool) -> &'static str {
         "names the kernel's functions"
     } else {
         "hides where the kernel's functions are: stacks in the evidence have addresses in place of names; \
-         CAP_SYSLOG would show them, or kernel.kptr_restrict = 0"
+         CAP_SYSLOG would show them"
     }
 }
 

@@ -210,10 +210,7 @@ fn tell_begin(engine: &Engine, args: &TraceArgs) {
         }
     }
     if !symbols::are_shown() {
-        eprintln!(
-            "  without names of kernel functions: /proc/kallsyms hides them; run with CAP_SYSLOG, or set \
-             kernel.kptr_restrict to 0"
-        );
+        eprintln!("  without names of kernel functions: /proc/kallsyms hides them; run with CAP_SYSLOG");
     }
     for hook in engine.hooks().iter().filter(|h| h.state != "attached" && h.state != OFF) {
         eprintln!("  without {}: {}", hook.hook, hook.reason);

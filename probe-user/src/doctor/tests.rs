@@ -286,7 +286,7 @@ host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing cannot be read: permission denied
   kallsyms      hides where the kernel's functions are: stacks in the evidence have addresses in
-                place of names; CAP_SYSLOG would show them, or kernel.kptr_restrict = 0
+                place of names; CAP_SYSLOG would show them
   lockdown      none
   cgroups       version 2
 

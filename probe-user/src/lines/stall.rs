@@ -28,7 +28,9 @@ const REMEMBERED: usize = 4096;
 pub(super) struct Segment<'a> {
     cause: &'static str,
     thread: &'a str,
-    tid: u32,
+    /// Absent for a stop of the whole JVM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tid: Option<u32>,
     from_ns: u64,
     duration_ns: u64,
     #[serde(flatten)]
@@ -66,7 +68,7 @@ impl<'a> Segment<'a> {
         Self {
             cause: cause::NAMES[clue.cause],
             thread: &clue.thread,
-            tid: clue.tid,
+            tid: (clue.tid != 0).then_some(clue.tid),
             from_ns: clue.from,
             duration_ns: clue.duration_ns(),
             details: Details::of(clue),
