@@ -14,6 +14,25 @@ use termite_probe_tests::process::Process;
 use termite_probe_tests::{http, poll, scene};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The threshold of a stall unless another is asked for, in seconds.
+const STALL: &str = "0.05";
+/// What was promised to be there; see docs/metrics.md for all.
+const CONTRACT: [&str; 14] = [
+    "termite_proposal_delay_seconds_count",
+    "termite_proposal_cause_seconds_total",
+    "termite_proposal_stalls_total",
+    "termite_heartbeat_delay_seconds_count",
+    "termite_heartbeats_total",
+    "termite_jvm_safepoint_seconds_count",
+    "termite_jvm_rung_info",
+    "termite_fsync_seconds_count",
+    "termite_probe_build_info",
+    "termite_probe_hook_info",
+    "termite_probe_records_total",
+    "termite_probe_records_lost_total",
+    "termite_probe_stream_resyncs_total",
+    "termite_probe_coverage_ratio",
+];
 
 #[test]
 fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
@@ -36,10 +55,18 @@ fn metrics_are_exact_and_to_promtools_taste() -> Result<()> {
             let old: f64 = values(&before, name, &labels).into_iter().sum();
             let new: f64 = values(&after.body, name, &labels).into_iter().sum();
             ensure!(new - old == count(proposed)?, "{sid} at {vantage}: {old}, {new}, proposed {proposed}");
+            check_parts(&after.body, &labels)?;
         }
     }
-    ensure!(!values(&after.body, "termite_probe_build_info", &[]).is_empty(), "no build info");
-    ensure!(!values(&after.body, "termite_probe_hook_info", &[]).is_empty(), "no hook info");
+    for name in CONTRACT {
+        ensure!(!values(&after.body, name, &[]).is_empty(), "no {name}");
+    }
+    for sid in ensemble.sids() {
+        // Each server flushes its log, the leader too; some transactions share a flush.
+        let labels = [own.clone(), ("sid", sid.to_string())];
+        let flushes: f64 = values(&after.body, "termite_fsync_seconds_count", &labels).into_iter().sum();
+        ensure!(flushes >= 20.0, "server {sid} has flushed {flushes} times");
+    }
     let lost: f64 = values(&after.body, "termite_probe_records_lost_total", &[]).into_iter().sum();
     ensure!(lost == 0.0, "{lost} records lost");
     check_with_promtool(&after.body)?;
@@ -83,6 +110,21 @@ fn prometheus_scrapes_it() -> Result<()> {
         Ok(())
     })?;
     serve.interrupt()?.expect(0, &[])
+}
+
+/// The causes of a follower's delays add up to them, and so do the stalls.
+fn check_parts(metrics: &str, labels: &[(&str, String)]) -> Result<()> {
+    let sum =
+        |name: &str, labels: &[(&str, String)]| -> f64 { values(metrics, name, labels).into_iter().sum() };
+    let delays = sum("termite_proposal_delay_seconds_sum", labels);
+    let causes = sum("termite_proposal_cause_seconds_total", labels);
+    ensure!((delays - causes).abs() < 1e-6, "{labels:?}: {causes} s of causes, {delays} s of delay");
+    let within = [labels, &[("le", STALL.to_owned())]].concat();
+    let slow = sum("termite_proposal_delay_seconds_count", labels)
+        - sum("termite_proposal_delay_seconds_bucket", &within);
+    let stalls = sum("termite_proposal_stalls_total", labels);
+    ensure!(stalls == slow, "{labels:?}: {stalls} stalls, {slow} slower than {STALL} s");
+    Ok(())
 }
 
 fn start_serve() -> Result<(Run, u16)> {
