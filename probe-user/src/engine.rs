@@ -356,13 +356,15 @@ impl Engine {
         for (link, labels) in &ledger_open {
             ledger.add_open(link, labels);
         }
-        let Counters { emitted, lost, links_refused, threads_refused } = self.kernel.counters()?;
+        let Counters { emitted, lost, links_refused, threads_refused, flushes_lost } =
+            self.kernel.counters()?;
         let probe = ProbeReport {
             hooks: self.kernel.hooks.clone(),
             emitted,
             lost,
             links_refused,
             threads_refused,
+            flushes_lost,
             programs: self.kernel.program_runs(),
             servers: self.servers().len() as u64,
         };

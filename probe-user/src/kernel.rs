@@ -170,8 +170,10 @@ pub(crate) struct Counters {
     pub(crate) lost: [u64; kind::COUNT],
     /// Connections without a slot.
     pub(crate) links_refused: u64,
-    /// Threads without a slot for their clock.
+    /// Threads without a clock.
     pub(crate) threads_refused: u64,
+    /// Flushes that could not be remembered.
+    pub(crate) flushes_lost: u64,
 }
 
 /// Bytes of kernel memory that the maps of this configuration take.
@@ -332,6 +334,7 @@ impl Kernel {
         let mut counters = Counters {
             links_refused: get(counter::LINKS_REFUSED)?,
             threads_refused: get(counter::THREADS_REFUSED)?,
+            flushes_lost: get(counter::FLUSHES_LOST)?,
             ..Counters::default()
         };
         for (index, (emitted, lost)) in counters.emitted.iter_mut().zip(&mut counters.lost).enumerate() {

@@ -296,12 +296,28 @@ impl Exposition {
                 count(&mut metric, &[("kind", *kind)], *value)?;
             }
         }
-        let help = "Connections that were not measured because all slots were in use, in connections.";
-        e.encode_descriptor("termite_probe_links_refused", help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&self.report.links_refused, None)?;
-        let help = "Times that a thread got no clock because all slots were in use, in times.";
-        e.encode_descriptor("termite_probe_threads_refused", help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&self.report.threads_refused, None)
+        let single = [
+            (
+                "termite_probe_links_refused",
+                "Connections that were not measured because all slots were in use, in connections.",
+                self.report.links_refused,
+            ),
+            (
+                "termite_probe_threads_refused",
+                "Times that a thread on a proposal's path got no clock, because all were in use, in occurrences.",
+                self.report.threads_refused,
+            ),
+            (
+                "termite_probe_flushes_lost",
+                "Flushes of the log that could not be remembered, in flushes.",
+                self.report.flushes_lost,
+            ),
+        ];
+        for (name, help, value) in single {
+            e.encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
     }
 
     fn encode_probe(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

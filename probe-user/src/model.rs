@@ -158,8 +158,10 @@ pub struct ProbeReport {
     pub lost: [u64; kind::COUNT],
     /// Connections that were not measured because all link slots were in use.
     pub links_refused: u64,
-    /// Times that a thread got no clock because all slots were in use: its time is unexplained.
+    /// Threads on a proposal's path that got no clock because all were in use: their time is unexplained.
     pub threads_refused: u64,
+    /// Flushes that could not be remembered.
+    pub flushes_lost: u64,
     /// What each program cost; `None` while the kernel does not time programs.
     pub programs: Option<Vec<ProgramRuns>>,
     /// Termite processes watched now.

@@ -33,6 +33,7 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "records": records,
         "links_refused": report.probe.links_refused,
         "threads_refused": report.probe.threads_refused,
+        "flushes_lost": report.probe.flushes_lost,
     })
     .to_string()
 }
@@ -132,9 +133,12 @@ pub(crate) fn summary_text(report: &Report) -> String {
     }
     if report.probe.threads_refused > 0 {
         push(format!(
-            "{} times a thread had no free slot for its clock: its time is unexplained (--links)",
+            "{} times a thread on a proposal's path got no clock, and its time is unexplained (--links)",
             report.probe.threads_refused
         ));
+    }
+    if report.probe.flushes_lost > 0 {
+        push(format!("{} flushes could not be remembered: log counts as process", report.probe.flushes_lost));
     }
     text
 }

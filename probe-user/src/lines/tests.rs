@@ -371,11 +371,11 @@ fn the_summary_tells_what_was_lost_and_refused() {
     report.probe.emitted[kind::PROPOSAL as usize] = 90;
     report.probe.lost[kind::PROPOSAL as usize] = 10;
     report.probe.links_refused = 4;
-    report.probe.threads_refused = 3;
+    report.probe.threads_refused = 5;
     let text = summary_text(&report);
     assert!(text.contains("10 of 100 proposal records were lost"), "{text}");
     assert!(text.contains("4 connections had no free slot"), "{text}");
-    assert!(text.contains("3 times a thread had no free slot"), "{text}");
+    assert!(text.contains("5 times a thread on a proposal's path got no clock"), "{text}");
     assert!(!text.contains("no record was lost"), "{text}");
 }
 

@@ -213,6 +213,7 @@ fn the_probe_tells_about_itself() {
             programs: None,
             links_refused: 9,
             threads_refused: 15,
+            flushes_lost: 16,
             servers: 10,
         },
         ..Report::default()
@@ -225,6 +226,7 @@ fn the_probe_tells_about_itself() {
         ("termite_probe_records_lost_total{kind=\"thread\"}", 8.0),
         ("termite_probe_links_refused_total", 9.0),
         ("termite_probe_threads_refused_total", 15.0),
+        ("termite_probe_flushes_lost_total", 16.0),
         ("termite_probe_servers", 10.0),
         ("termite_probe_ready", 1.0),
         ("termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}", 1.0),
@@ -331,9 +333,9 @@ fn series_are_few() {
         let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
-    assert_eq!(series(0, Vantage::Leader), 29 + 24 + 11);
-    assert_eq!(series(1, Vantage::Follower), 29 + 24 + 11 + 60 + 14);
-    assert_eq!(series(4, Vantage::Leader), 29 + 24 + 11 + 4 * (45 + 3) + 14);
+    assert_eq!(series(0, Vantage::Leader), 30 + 24 + 11);
+    assert_eq!(series(1, Vantage::Follower), 30 + 24 + 11 + 60 + 14);
+    assert_eq!(series(4, Vantage::Leader), 30 + 24 + 11 + 4 * (45 + 3) + 14);
     assert!(series(4, Vantage::Leader) < 300);
 }
 
