@@ -7,13 +7,12 @@ use core::ptr::NonNull;
 use probe_ebpf::names::is_on_path;
 use probe_ebpf::thread::{mode, state};
 
+use crate::hooks::sched::{TASK_INTERRUPTIBLE, TASK_UNINTERRUPTIBLE, is_stopped};
 use crate::kernel::{SystemCall, Task, TaskStruct, bit, offset};
 use crate::maps;
 use crate::threads::{self, is_tracked, now};
 
 // include/linux/sched.h
-const TASK_INTERRUPTIBLE: u32 = 0x1;
-const TASK_UNINTERRUPTIBLE: u32 = 0x2;
 const PF_EXITING: u32 = 0x4;
 // arch/x86/entry/syscalls/syscall_64.tbl: fsync, fdatasync
 const FLUSHES: [u32; 2] = [74, 75];
@@ -39,7 +38,9 @@ fn present_threads(ctx: *mut c_void) -> i32 {
 fn meet(task: TaskStruct, id: Task) -> i32 {
     let (mut state, mut call, mut mode) = (state::UNKNOWN, 0, 0);
     let task_state: u32 = task.load(offset!(task_state));
-    if task_state & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE) != 0 {
+    if is_stopped(task, task_state) {
+        state = state::STOPPED;
+    } else if task_state & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE) != 0 {
         call = SystemCall::of(task).number as u32;
         state = if task_state & TASK_INTERRUPTIBLE != 0 {
             threads::sleep_in(call.into())

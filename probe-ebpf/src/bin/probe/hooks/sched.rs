@@ -17,8 +17,8 @@ use crate::threads::{self, is_tracked, now};
 use crate::{maps, safepoints};
 
 // include/linux/sched.h; the values of a task's state at a switch.
-const TASK_INTERRUPTIBLE: u32 = 0x1;
-const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+pub const TASK_INTERRUPTIBLE: u32 = 0x1;
+pub const TASK_UNINTERRUPTIBLE: u32 = 0x2;
 const TASK_STOPPED: u32 = 0x4;
 const TASK_TRACED: u32 = 0x8;
 /// Some kind of exit.
@@ -70,16 +70,12 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) ->
         thread.preemptor = next;
         overlay.throttled_ns = threads::throttled_ns(thread, task, now, 0);
         state::RUNNABLE
-    } else if task_state & (TASK_STOPPED | TASK_TRACED | TASK_FROZEN) != 0 {
+    } else if is_stopped(task, task_state) {
         state::STOPPED
     } else if task_state & TASK_DEAD != 0 {
         return 0;
     } else if task_state & (TASK_UNINTERRUPTIBLE | TASK_RTLOCK_WAIT) != 0 {
         if task.is_in_iowait() { state::DISK_IO } else { state::KERNEL_WAIT }
-    } else if task_state & TASK_INTERRUPTIBLE != 0
-        && task.load::<u64>(offset!(task_jobctl)) & JOBCTL_TRAP_FREEZE != 0
-    {
-        state::STOPPED
     } else {
         let call = SystemCall::of(task);
         thread.call = call.number as u32;
@@ -89,6 +85,14 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) ->
     };
     thread.switch_out(now, state, &overlay);
     0
+}
+
+/// Is a task off the CPU because somebody stopped, traces or has frozen it?
+#[inline(always)]
+pub fn is_stopped(task: TaskStruct, task_state: u32) -> bool {
+    task_state & (TASK_STOPPED | TASK_TRACED | TASK_FROZEN) != 0
+        || task_state & TASK_INTERRUPTIBLE != 0
+            && task.load::<u64>(offset!(task_jobctl)) & JOBCTL_TRAP_FREEZE != 0
 }
 
 #[inline(never)]
