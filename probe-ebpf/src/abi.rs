@@ -129,8 +129,8 @@ pub struct Config {
     pub arrival_hook: u32,
     /// 1 when the interrupt hooks are wanted: else their sums are not even looked at.
     pub interrupts: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Slots of clocks below this one are for any thread, the others for those on a proposal's path alone.
+    pub shared_clocks: u32,
 }
 
 /// Where a socket's state is kept: the value of the socket storage.
@@ -419,6 +419,8 @@ pub mod counter {
     pub const READY_AT: u32 = 18;
     /// Threads on a proposal's path for which no slot was free.
     pub const THREADS_REFUSED: u32 = 19;
+    /// Not a counter: 1 while no thread gets a clock for waking another.
+    pub const WAKERS_FULL: u32 = 20;
     /// How many counters there are.
     pub const COUNT: u32 = 24;
 }

@@ -67,14 +67,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Threads that can have a clock at a time: for each connection the one that reads, the one that writes, and
-    /// six that hand over or wake them.
+    /// Threads that can have a clock at a time. Half of them are for those on a proposal's path: for each connection the
+    /// one that reads, the one that writes, and two to spare; the others for whoever wakes one of them.
     fn threads(&self) -> u32 {
         (self.links * 8).min(4096)
     }
 }
 
-/// 32 connections are 15 MB of kernel memory: see [`kernel_bytes`].
+/// 32 connections are 20 MB of kernel memory: see [`kernel_bytes`].
 pub(crate) const DEFAULT_LINKS: u32 = 32;
 
 /// The state of a hook that nobody asked for, in [`HookReport::state`].
@@ -365,7 +365,7 @@ fn load(
         heartbeats: settings.heartbeats.into(),
         arrival_hook: arrival.into(),
         interrupts: settings.hooks.irq.into(),
-        reserved: 0,
+        shared_clocks: settings.threads() / 2,
     });
     let offsets = Plain(*offsets);
     let log_level = if settings.verbose { aya_log::Level::Debug as u8 } else { LOG_NOTHING };

@@ -59,7 +59,7 @@ pub static OFFSETS: Offsets = Offsets {
 
 #[unsafe(no_mangle)]
 static CONFIG: Config =
-    Config { slower_ns: 0, stall_ns: 0, heartbeats: 0, arrival_hook: 0, interrupts: 0, reserved: 0 };
+    Config { slower_ns: 0, stall_ns: 0, heartbeats: 0, arrival_hook: 0, interrupts: 0, shared_clocks: 0 };
 
 /// A field of [`Offsets`], read so that the compiler does not fold the zero it sees.
 macro_rules! offset {

@@ -9,7 +9,7 @@ use probe_ebpf::thread::{Overlay, Thread, state};
 use probe_ebpf::tids;
 
 use crate::emit::count;
-use crate::kernel::{Task, TaskStruct, bit, interrupts_are_watched, offset, read_kernel};
+use crate::kernel::{Task, TaskStruct, bit, config, interrupts_are_watched, offset, read_kernel};
 use crate::{atomic, maps, safepoints};
 
 /// Levels of control groups whose quota is looked at.
@@ -42,7 +42,28 @@ pub fn current(task: Task, now: u64) -> Option<*mut Thread> {
     {
         return Some(thread);
     }
-    let thread = begin(task, now, state::RUNNING, 0);
+    begun(begin(task.both(), now, state::RUNNING, 0, u32::MAX))
+}
+
+/// The clock of the current thread, which wakes one that has a clock. It may be a hand, but most are not: a server has
+/// hundreds of threads for its clients, so these share a part of the clocks.
+#[inline(always)]
+pub fn waker(task: Task, now: u64) -> Option<*mut Thread> {
+    if is_tracked(task.tid)
+        && let Some(thread) = find(task.tid)
+    {
+        return Some(thread);
+    }
+    // SAFETY: a word of a live map value.
+    if maps::COUNTERS.get_ptr(counter::WAKERS_FULL).is_some_and(|full| unsafe { full.read_volatile() } == 1) {
+        return None;
+    }
+    begun(begin(task.both(), now, state::RUNNING, 0, config().shared_clocks))
+}
+
+/// A clock that has just begun, of the current thread.
+#[inline(always)]
+fn begun(thread: *mut Thread) -> Option<*mut Thread> {
     if thread.is_null() {
         return None;
     }
@@ -61,12 +82,19 @@ pub fn sleep_in(call: u64) -> u32 {
     }
 }
 
-/// Gives a thread a clock. `state` and `call` are what it does at this moment. Out of line: once in a thread's life.
+/// Gives a thread a clock in a slot below `limit`. `state` and `call` are what it does at this moment. Out of line: once
+/// in a thread's life. `both` are its ids as in [`Task::both`], for a kernel function has five arguments at most.
 /// NULL when it can have none; an `Option` would be one argument too many for a kernel function.
 #[inline(never)]
-pub fn begin(task: Task, now: u64, state: u32, call: u32) -> *mut Thread {
+pub fn begin(both: u64, now: u64, state: u32, call: u32, limit: u32) -> *mut Thread {
+    let task = Task::from_both(both);
     let slot = match maps::FREE_THREADS.pop() {
-        Ok(Some(slot)) => slot,
+        Ok(Some(slot)) if slot < limit => slot,
+        Ok(Some(slot)) => {
+            let _ = maps::FREE_THREADS.push(slot, 0);
+            mark_wakers_full(1);
+            return core::ptr::null_mut();
+        }
         _ => {
             count(counter::THREADS_REFUSED);
             return core::ptr::null_mut();
@@ -151,8 +179,18 @@ pub fn end(tid: u32) {
         // SAFETY: as above. Who takes the entry out gives the slot back, once.
         if tids::is_of(entry, tid) && unsafe { atomic::exchange(&raw mut (*set)[place], entry, 0) } {
             let _ = maps::FREE_THREADS.push(tids::slot_in(entry), 0);
+            mark_wakers_full(0);
         }
         place += 1;
+    }
+}
+
+/// Notes whether threads that wake others can get clocks.
+#[inline(always)]
+fn mark_wakers_full(full: u64) {
+    if let Some(cell) = maps::COUNTERS.get_ptr_mut(counter::WAKERS_FULL) {
+        // SAFETY: a word of a live map value.
+        unsafe { atomic::store(cell, full) };
     }
 }
 

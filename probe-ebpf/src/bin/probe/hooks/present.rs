@@ -53,7 +53,7 @@ fn meet(task: TaskStruct, id: Task) -> i32 {
             mode = mode::FSYNC;
         }
     }
-    if let Some(thread) = NonNull::new(threads::begin(id, now(), state, call)) {
+    if let Some(thread) = NonNull::new(threads::begin(id.both(), now(), state, call, u32::MAX)) {
         // SAFETY: a map value lives as long as the map. The end of the call takes the bit away again; of two CPUs that
         // write the name, both write the same.
         unsafe {

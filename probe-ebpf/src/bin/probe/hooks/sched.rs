@@ -230,7 +230,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
             return;
         }
     }
-    let Some(hand) = threads::current(waker, now) else { return };
+    let Some(hand) = threads::waker(waker, now) else { return };
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
     if !has_clock {
