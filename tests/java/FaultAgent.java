@@ -1,5 +1,7 @@
 import java.lang.instrument.Instrumentation;
+import java.lang.management.GarbageCollectorMXBean;
 import java.lang.management.ManagementFactory;
+import java.lang.ref.Reference;
 import java.lang.reflect.Field;
 import java.net.StandardProtocolFamily;
 import java.net.UnixDomainSocketAddress;
@@ -66,6 +68,7 @@ public final class FaultAgent {
             switch (words[0]) {
                 case "hold" -> hold(Integer.parseInt(words[1]));
                 case "gc" -> System.gc();
+                case "young" -> young(Integer.parseInt(words[1]));
                 case "dump" -> dump(words[1]);
                 case "stacks" -> stacks(Integer.parseInt(words[1]));
                 case "print" -> print();
@@ -84,18 +87,42 @@ public final class FaultAgent {
         while (HELD.size() > megabytes) {
             HELD.remove(HELD.size() - 1);
         }
+        grow(HELD, megabytes);
+    }
+
+    private static void grow(List<Node[]> graph, int megabytes) {
         ThreadLocalRandom random = ThreadLocalRandom.current();
-        while (HELD.size() < megabytes) {
+        while (graph.size() < megabytes) {
             Node[] nodes = new Node[NODES_OF_MEGABYTE];
-            HELD.add(nodes);
+            graph.add(nodes);
             for (int index = 0; index < nodes.length; index++) {
                 nodes[index] = new Node();
                 nodes[index].value = index;
-                Node[] near = HELD.get(random.nextInt(Math.max(0, HELD.size() - 8), HELD.size()));
+                Node[] near = graph.get(random.nextInt(Math.max(0, graph.size() - 8), graph.size()));
                 nodes[index].one = near[random.nextInt(near == nodes ? index + 1 : near.length)];
                 nodes[index].other = nodes[random.nextInt(index + 1)];
             }
         }
+    }
+
+    /** Fills the young generation with so many megabytes that live, and with garbage, until it is collected. */
+    private static void young(int megabytes) {
+        System.gc();
+        List<Node[]> alive = new ArrayList<>();
+        grow(alive, megabytes);
+        long before = collections();
+        while (collections() == before) {
+            garbage = new byte[1 << 14];
+        }
+        Reference.reachabilityFence(alive);
+    }
+
+    /** Kept where the compiler cannot see that nobody reads it. */
+    private static volatile byte[] garbage;
+
+    private static long collections() {
+        return ManagementFactory.getGarbageCollectorMXBeans().stream()
+                .mapToLong(GarbageCollectorMXBean::getCollectionCount).sum();
     }
 
     /** All objects of the heap, without a collection before: a safepoint that is not GC. */

@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub struct Relays {
     by_learner: Mutex<BTreeMap<u64, Arc<AtomicU64>>>,
+    connections: Mutex<BTreeMap<u64, Vec<TcpStream>>>,
     halt: Arc<AtomicBool>,
 }
 
@@ -32,21 +33,48 @@ impl Relays {
         self.delay_of(learner).store(nanos, Ordering::Relaxed);
     }
 
+    /// Ends a learner's connections, as a relay does that restarts. It makes new ones.
+    pub fn cut(&self, learner: u64) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in connections.remove(&learner).unwrap_or_default() {
+            // It may be gone already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Has a learner a connection since the last cut?
+    pub fn is_connected(&self, learner: u64) -> bool {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&learner)
+    }
+
     /// Starts a relay from a learner to another server's quorum port, and gives its address.
-    pub(crate) fn open(&self, learner: u64, target: SocketAddr) -> Result<SocketAddr> {
+    pub(crate) fn open(self: &Arc<Self>, learner: u64, target: SocketAddr) -> Result<SocketAddr> {
         let address = SocketAddr::new(target.ip(), net::free_port()?);
         let listener = TcpListener::bind(address).with_context(|| format!("no relay at {address}"))?;
         listener.set_nonblocking(true)?;
         let (delay, halt) = (self.delay_of(learner), Arc::clone(&self.halt));
+        // The relays end with the last one who knows them: this thread is none of these.
+        let relays = Arc::downgrade(self);
         std::thread::spawn(move || {
             while !halt.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((learner, _)) => connect(learner, target, &delay, &halt),
+                    Ok((stream, _)) => {
+                        if connect(&stream, target, &delay, &halt)
+                            && let Some(relays) = relays.upgrade()
+                        {
+                            relays.note(learner, stream);
+                        }
+                    }
                     Err(_) => std::thread::sleep(PAUSE),
                 }
             }
         });
         Ok(address)
+    }
+
+    fn note(&self, learner: u64, stream: TcpStream) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.entry(learner).or_default().push(stream);
     }
 
     fn delay_of(&self, learner: u64) -> Arc<AtomicU64> {
@@ -61,24 +89,26 @@ impl Drop for Relays {
     }
 }
 
-/// Joins two connections. A server that does not listen yet refuses, and so does its relay.
-fn connect(learner: TcpStream, target: SocketAddr, delay: &Arc<AtomicU64>, halt: &Arc<AtomicBool>) {
+/// Joins two connections, if it can. A server that does not listen yet refuses, and so does its relay.
+fn connect(learner: &TcpStream, target: SocketAddr, delay: &Arc<AtomicU64>, halt: &Arc<AtomicBool>) -> bool {
     let join = || -> Result<()> {
         let leader = net::connect(target)?;
         learner.set_nonblocking(false)?;
-        for stream in [&learner, &leader] {
+        for stream in [learner, &leader] {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PAUSE))?;
         }
-        for (from, to) in [(&learner, &leader), (&leader, &learner)] {
+        for (from, to) in [(learner, &leader), (&leader, learner)] {
             pass(from.try_clone()?, to.try_clone()?, Arc::clone(delay), Arc::clone(halt));
         }
         Ok(())
     };
-    if join().is_err() {
+    let is_joined = join().is_ok();
+    if !is_joined {
         // Both ends see it as what it is to them: a connection that was closed.
         let _ = learner.shutdown(Shutdown::Both);
     }
+    is_joined
 }
 
 /// Passes one direction on: one thread reads and notes the time, one writes when the time has come.

@@ -4,15 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Episode, Expected, Fault, Span, repeat};
-use crate::ensemble::{Ensemble, Spec};
+use crate::ensemble::{Ensemble, Mode, PATIENCE, Spec};
+use crate::poll;
 use crate::probe::Vantage;
 use crate::relay::Relays;
 
 /// How long the delay is on, in sizes.
 const SIZES: u32 = 2;
+
+/// From when a follower says that it follows until it has what it missed.
+const SYNCHRONISED: Duration = Duration::from_millis(500);
 
 /// Relays that delay.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +39,21 @@ impl Fault for FarAway {
 
     fn inject(
         &self,
-        _ensemble: &Ensemble,
+        ensemble: &Ensemble,
         sid: u64,
         size: Duration,
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>> {
+        // Behind a relay a server is known by what it says of itself when it connects: by nothing else.
+        self.0.cut(sid);
+        poll::until_ok("the follower's next connection", PATIENCE, || {
+            ensure!(self.0.is_connected(sid), "it has none");
+            let mode = ensemble.status(sid)?.mode;
+            ensure!(mode == Mode::Follower, "it is {mode:?}");
+            Ok(())
+        })?;
+        std::thread::sleep(SYNCHRONISED);
         repeat(times, gap, || {
             let (span, ()) = Span::of(|| {
                 self.0.delay(sid, size / 2);

@@ -25,6 +25,7 @@ mod stops;
 mod thread_print;
 mod throttle;
 mod tracing;
+mod young_gc;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use self::shim::Sleep;
 pub use self::stops::{Stopped, Stops};
 pub use self::thread_print::ThreadPrint;
 pub use self::throttle::Throttle;
+pub use self::young_gc::YoungGc;
 use crate::ensemble::{Ensemble, Spec};
 use crate::probe::Vantage;
 
@@ -128,6 +130,7 @@ pub fn of_their_own() -> Vec<Box<dyn Fault>> {
     vec![
         Box::new(Gc(Collector::G1)),
         Box::new(Gc(Collector::Parallel)),
+        Box::new(YoungGc),
         Box::new(HeapDump),
         Box::<FarAway>::default(),
     ]

@@ -1,0 +1,63 @@
+//! Collections of a young generation in which much is alive and has to be copied. The truth is the safepoint of
+//! the collection in the JVM's own log.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::agent::{self, Agent};
+use super::{Episode, Expected, Fault, repeat};
+use crate::ensemble::{Ensemble, Spec};
+use crate::probe::Vantage;
+
+/// What is alive in the first trial, and the most that fits into the young generation together with some garbage.
+const TRIAL_MEGABYTES: u64 = 16;
+const MOST_MEGABYTES: u64 = 180;
+const YOUNG: &str = "-Xmn320m";
+const HEAP: &str = "-Xms768m";
+
+/// Young collections of the parallel collector. Each begins with a full one, so that the generation is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct YoungGc;
+
+impl Fault for YoungGc {
+    fn name(&self) -> &'static str {
+        "young GC, Parallel"
+    }
+
+    fn expected(&self) -> Expected {
+        Expected { cause: "gc", also: &[], vantage: Vantage::Follower }
+    }
+
+    fn prepare(&self, spec: Spec) -> Result<Spec> {
+        let spec = agent::prepare(spec)?.with_jvm_option("-XX:+UseParallelGC");
+        let spec = spec.with_jvm_option("-XX:-UseAdaptiveSizePolicy");
+        Ok(spec.with_jvm_option(YOUNG).with_jvm_option(HEAP))
+    }
+
+    fn inject(
+        &self,
+        ensemble: &Ensemble,
+        sid: u64,
+        size: Duration,
+        gap: Duration,
+        times: u32,
+    ) -> Result<Vec<Episode>> {
+        let agent = Agent::of(ensemble, sid)?;
+        let collect = |megabytes: u64| {
+            let safepoint = agent.pause(&format!("young {megabytes}"), is_young)?;
+            Ok(Episode { sid, span: safepoint.span, truth_ns: Some(safepoint.span.length_ns()) })
+        };
+        let mut episodes = repeat(2, gap, || collect(TRIAL_MEGABYTES))?;
+        let trial_ns = episodes.iter().map(|episode| episode.span.length_ns()).min().unwrap_or(1).max(1);
+        let megabytes = TRIAL_MEGABYTES * u64::try_from(size.as_nanos())? / trial_ns;
+        let megabytes = megabytes.clamp(1, MOST_MEGABYTES);
+        episodes.extend(repeat(times, gap, || collect(megabytes))?);
+        Ok(episodes)
+    }
+}
+
+/// The VM operation that an allocation ends in for which there is no room.
+fn is_young(operation: &str) -> bool {
+    operation == "ParallelGCFailedAllocation"
+}
