@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use matrix::{Group, groups};
+use matrix::{Group, Scenario, groups};
 use page::Page;
 use results::Results;
 use stage::Stage;
@@ -58,6 +58,9 @@ const QUICK: Effort = Effort {
     control: Duration::from_secs(5),
     warm_up: Duration::from_secs(3),
 };
+
+/// How many ensembles a group gets when faults end them.
+const ENSEMBLES: usize = 3;
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -115,10 +118,13 @@ fn run(options: &Options) -> Result<()> {
     let page = Page::begin(options.quick)?;
     let mut results = Results::default();
     for group in &groups {
-        progress(&format!("{} ({:.0} s so far)", group.name, begin.elapsed().as_secs_f64()));
-        if let Err(error) = measure(group, &effort, &mut results) {
-            results.fail(group.name, &error);
-        }
+        let minutes = begin.elapsed().as_secs_f64() / 60.0;
+        progress(&format!(
+            "{} ({minutes:.1} minutes so far, {} scenarios)",
+            group.name,
+            results.outcomes.len()
+        ));
+        measure(group, &effort, &mut results);
     }
     let text = page.text(&results, begin.elapsed());
     println!("\n{text}");
@@ -129,22 +135,62 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One ensemble: the control, then every scenario.
-fn measure(group: &Group, effort: &Effort, results: &mut Results) -> Result<()> {
-    let stage = Stage::start(group, effort)?;
-    results.add(stage.control(group.name, effort)?);
-    for scenario in group.scenarios() {
+/// One ensemble: the control, then every scenario. What fails is noted and costs itself alone: when the ensemble
+/// does not serve any more, the rest is played on a new one.
+fn measure(group: &Group, effort: &Effort, results: &mut Results) {
+    let scenarios = group.scenarios();
+    let mut rest = &scenarios[..];
+    let mut has_control = false;
+    for _ in 0..ENSEMBLES {
+        let stage = match Stage::start(group, effort) {
+            Ok(stage) => stage,
+            Err(error) => {
+                results.fail(&format!("an ensemble, {}", group.name), &error);
+                continue;
+            }
+        };
+        if !has_control {
+            has_control = true;
+            match stage.control(group.name, effort) {
+                Ok(outcome) => results.add(outcome),
+                Err(error) => results.fail(&format!("control, {}", group.name), &error),
+            }
+        }
+        rest = play(&stage, rest, effort, results);
+        if let Err(error) = stage.end() {
+            results.fail(&format!("the load, {}", group.name), &error);
+        }
+        if rest.is_empty() {
+            return;
+        }
+    }
+    for scenario in rest {
+        results.fail(&scenario.name(), &anyhow::anyhow!("no ensemble was left to play it on"));
+    }
+}
+
+/// Plays scenarios for as long as the ensemble serves; gives those that are left.
+fn play<'a, 'b>(
+    stage: &Stage,
+    scenarios: &'a [Scenario<'b>],
+    effort: &Effort,
+    results: &mut Results,
+) -> &'a [Scenario<'b>] {
+    for (index, scenario) in scenarios.iter().enumerate() {
         let begin = Instant::now();
-        match stage.play(&scenario, effort) {
+        match stage.play(scenario, effort) {
             Ok(outcome) => {
                 progress(&format!("{}: {:.0} s: {}", outcome.name, begin.elapsed().as_secs_f64(), outcome));
                 results.add(outcome);
             }
             Err(error) => results.fail(&scenario.name(), &error),
         }
-        stage.check_still_serving()?;
+        if let Err(error) = stage.check_still_serving() {
+            results.fail(&format!("the ensemble, after {}", scenario.name()), &error);
+            return &scenarios[index + 1..];
+        }
     }
-    stage.end()
+    &[]
 }
 
 /// Tells whoever waits what is going on.

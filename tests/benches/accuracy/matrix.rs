@@ -159,8 +159,8 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::Throttle).at_most(900).in_leader_too(),
         Entry::new(fault::Lock),
         Entry::new(fault::Sleep),
-        Entry::new(fault::StalledDevice(disks.clone())),
-        Entry::new(fault::FrozenFilesystem(disks.clone())),
+        Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
+        Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
         Entry::new(fault::DiskQuota(disks)).at_most(500).without_size(),
         Entry::new(Reclaim::default()).at_most(500),
@@ -176,7 +176,20 @@ pub fn groups() -> Vec<Group> {
     vec![
         Group { name: "SerialGC, disks of their own", faults: host, pairs },
         Group { name: "G1", faults: vec![Entry::new(Gc(Collector::G1)).in_leader_too()], pairs: Vec::new() },
-        Group { name: "ParallelGC", faults: vec![Entry::new(Gc(Collector::Parallel))], pairs: Vec::new() },
+        Group {
+            name: "ParallelGC",
+            faults: vec![
+                Entry::new(Gc(Collector::Parallel)).in_leader_too(),
+                Entry::new(fault::YoungGc).at_most(300).in_leader_too(),
+            ],
+            pairs: Vec::new(),
+        },
+        Group {
+            // It puts all others on the CPUs that are left: on a small host they wait for each other then.
+            name: "pinned",
+            faults: vec![Entry::new(fault::Neighbour).at_most(900).in_leader_too()],
+            pairs: Vec::new(),
+        },
         Group {
             name: "network namespaces",
             faults: vec![Entry::new(fault::TokenBucket), Entry::new(fault::Loss).at_most(500)],

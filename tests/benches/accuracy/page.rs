@@ -134,8 +134,14 @@ fn faults(findings: &[Finding]) -> String {
         "error: median",
         "95 %",
         "largest",
+        "of the truth: median",
+        "95 %",
     ]);
     for ((place, fault), score) in Score::by_fault(findings) {
+        let part = |percent| {
+            let part = score.errors.relative_quantile(percent);
+            part.map_or_else(|| "–".to_owned(), |part| format!("{part:.1} %"))
+        };
         let error = |percent| score.errors.quantile_ns(percent).map_or_else(|| "–".to_owned(), milliseconds);
         table.row([
             fault.to_owned(),
@@ -148,6 +154,8 @@ fn faults(findings: &[Finding]) -> String {
             error(50),
             error(95),
             error(100),
+            part(50),
+            part(95),
         ]);
     }
     format!(

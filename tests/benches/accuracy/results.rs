@@ -30,6 +30,8 @@ pub struct Outcome {
     pub at_follower: Shares,
     /// and at the leader's.
     pub at_leader: Shares,
+    /// When the first of all these delays began, on the monotonic clock.
+    first_at: u64,
     /// The record with the largest unexplained part.
     least_explained: Option<Proposal>,
 }
@@ -52,6 +54,7 @@ impl Outcome {
             alarms,
             at_follower: Shares::of(Vantage::Follower, &trace.proposals),
             at_leader: Shares::of(Vantage::Leader, &trace.proposals),
+            first_at: trace.proposals.iter().map(Proposal::began_at).min().unwrap_or_default(),
             least_explained: trace.proposals.iter().max_by_key(|proposal| proposal.unexplained_ns()).cloned(),
         }
     }
@@ -101,9 +104,10 @@ impl Results {
             && let Some(proposal) = &outcome.least_explained
         {
             let Proposal { vantage, sid, delay_ns, causes_ns, stages_ns, .. } = proposal;
+            let after = Duration::from_nanos(proposal.began_at().saturating_sub(outcome.first_at));
             progress(&format!(
-                "  {}: least explained: {sid:?} at {vantage:?}, {delay_ns}: {causes_ns:?} {stages_ns:?}",
-                outcome.name
+                "  least explained: {sid:?} at {vantage:?}, {after:.3?} after the first delay began, \
+                 {delay_ns}: {causes_ns:?} {stages_ns:?}"
             ));
         }
         self.outcomes.push(outcome);

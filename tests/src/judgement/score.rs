@@ -106,6 +106,15 @@ impl Errors {
         self.all.iter().filter(is_within).count()
     }
 
+    /// The part of the truth, in percent, below which the errors of `percent` of a hundred stay.
+    pub fn relative_quantile(&self, percent: usize) -> Option<f64> {
+        let parts = self.all.iter().map(|(error_ns, truth_ns)| 100.0 * *error_ns as f64 / *truth_ns as f64);
+        let mut parts: Vec<f64> = parts.filter(|part| part.is_finite()).collect();
+        parts.sort_unstable_by(f64::total_cmp);
+        let last = parts.len().checked_sub(1)?;
+        parts.get((last * percent).div_ceil(100)).copied()
+    }
+
     /// The error below which `percent` of a hundred stay.
     pub fn quantile_ns(&self, percent: usize) -> Option<u64> {
         let last = self.all.len().checked_sub(1)?;
