@@ -184,7 +184,7 @@ fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Propos
         is_right_server: named.sid == Some(sid),
         is_right_cause: expected.allows(&verdict),
         verdict,
-        size_ns: size::of_delay(injection, named),
+        size_ns: size::of_delay(injection, named, proposals),
     })
 }
 

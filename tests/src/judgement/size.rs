@@ -2,10 +2,11 @@
 //!
 //! A delay holds only the part of the fault after its proposal's arrival: where the fault holds the server
 //! whether or not a proposal is there, what went before is added. Where it is part of the work on that
-//! proposal (a flush, a sleep in it, a longer way), the delay holds all of it.
+//! proposal (a flush, a sleep in it, a longer way), the delay holds all of it. At the leader's vantage the
+//! follower's own work is in the delay as well; where its own node measured that, it is known how much it was.
 
 use super::{Injection, Stop};
-use crate::probe::Proposal;
+use crate::probe::{Proposal, Vantage};
 
 /// Faults that lie inside of the work on one proposal.
 const OF_THE_WORK: [&str; 4] = ["fsync", "sleep", "reclaim", "disk_io"];
@@ -23,8 +24,9 @@ pub(super) fn of_process(injection: &Injection, stops: &[Stop]) -> Option<u64> {
     meant.map(|stop| stop.ended_at - stop.began_at).max()
 }
 
-/// The size of an injection's cause in a delay.
-pub(super) fn of_delay(injection: &Injection, proposal: &Proposal) -> u64 {
+/// The size of an injection's cause in one of all delays.
+pub(super) fn of_delay(injection: &Injection, proposal: &Proposal, all: &[Proposal]) -> u64 {
+    let own_work_ns = own_work_ns(proposal, all);
     let parts = proposal.causes_ns.iter().filter(|(cause, _)| injection.expected.allows(cause));
     let told_ns: u64 = parts.map(|(_, ns)| ns).sum();
     let (span, Some(truth_ns)) = (injection.episode.span, injection.episode.truth_ns) else {
@@ -33,8 +35,24 @@ pub(super) fn of_delay(injection: &Injection, proposal: &Proposal) -> u64 {
     let rest_ns = span.length_ns().saturating_sub(truth_ns);
     let is_all_of_it = rest_ns <= EDGES_NS.max(span.length_ns() / EDGES_PART);
     if OF_THE_WORK.contains(&injection.expected.cause) || !is_all_of_it {
-        return told_ns;
+        // To the leader that work is a part of what was remote.
+        let of_other_cause_ns = if injection.expected.allows("remote") { own_work_ns } else { 0 };
+        return told_ns.saturating_sub(of_other_cause_ns);
     }
     let began_at = span.to_ns.saturating_sub(truth_ns);
-    told_ns + proposal.began_at().saturating_sub(began_at)
+    // An answer meets what holds it when the work is done.
+    told_ns + proposal.began_at().saturating_sub(began_at) + own_work_ns
+}
+
+/// What the follower itself needed for a proposal that the leader's node tells of.
+fn own_work_ns(proposal: &Proposal, all: &[Proposal]) -> u64 {
+    let is_it = |other: &&Proposal| {
+        other.vantage == Vantage::Follower
+            && (other.sid, other.zxid) == (proposal.sid, proposal.zxid)
+            && other.began_at() >= proposal.began_at()
+    };
+    match proposal.vantage {
+        Vantage::Follower => 0,
+        Vantage::Leader => all.iter().find(is_it).map_or(0, |own| own.delay_ns),
+    }
 }

@@ -73,6 +73,30 @@ fn what_went_before_the_arrival_belongs_to_the_size() {
 }
 
 #[test]
+fn the_followers_own_work_is_no_size_of_the_way() {
+    let at_leader = |cause| Proposal { vantage: Vantage::Leader, ..delay(1, 110, 251, cause) };
+    let size = |cause, also: &'static [&'static str], to| {
+        let network = Expected { cause: "network", also, vantage: Vantage::Leader };
+        let injection = Injection { expected: network, ..injection("network", 1, 100, to) };
+        // It worked for 5 ms, as its own node says.
+        check(&injection, &[1], &[at_leader(cause), delay(1, 111, 116, "fsync")])
+            .said
+            .expect("a stall")
+            .size_ns
+    };
+    // Its answer met the full queue when the work was done.
+    assert_eq!(size("network", &[], 250), 155 * MS);
+    // A longer way, of which nobody knows more than that it is beyond the leader.
+    let longer = Injection {
+        expected: Expected { cause: "network", also: &["remote"], vantage: Vantage::Leader },
+        ..injection("network", 1, 100, 380)
+    };
+    let longer = Injection { episode: Episode { truth_ns: Some(135 * MS), ..longer.episode }, ..longer };
+    let said = check(&longer, &[1], &[at_leader("remote"), delay(1, 111, 116, "fsync")]).said;
+    assert_eq!(said.expect("a stall").size_ns, 135 * MS);
+}
+
+#[test]
 fn another_server_with_the_same_cause_is_the_wrong_one_unless_it_was_done_to_it_too() {
     let injection = injection("stopped", 1, 100, 250);
     let own = delay(1, 100, 251, "stopped");
