@@ -202,12 +202,13 @@ impl Engine {
             self.kernel.count_flushes(server.tgid.0)?;
         }
         self.kernel.watch(server.tgid.0, Some(watched))?;
+        // At once: what its connections carry from now on is measured, and charged to its threads' clocks.
+        self.kernel.meet_threads();
         if self.are_drained(server.tgid) {
             watched.drained = 1;
             self.kernel.watch(server.tgid.0, Some(watched))?;
         }
         self.watched.insert(server.tgid, watched);
-        self.kernel.meet_threads();
         self.directory.servers.insert(server.tgid.0, server.clone());
         // Without a pidfd its end is noticed by the next scan.
         if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
