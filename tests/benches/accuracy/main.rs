@@ -107,7 +107,7 @@ fn run(options: &Options) -> Result<()> {
     let effort = if options.quick { QUICK } else { FULL };
     let mut groups = groups();
     groups.iter_mut().for_each(|group| group.keep(&options.only));
-    groups.retain(|group| !group.faults.is_empty());
+    groups.retain(|group| !group.scenarios().is_empty());
     if groups.is_empty() {
         let names = matrix::groups().into_iter().flat_map(|group| group.names()).collect::<Vec<_>>();
         bail!("no fault is called so; there are: {}", names.join("; "));

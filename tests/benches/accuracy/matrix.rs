@@ -34,11 +34,19 @@ pub struct Entry {
     pub has_size: bool,
     /// Whether the leader has it too: it must hold the threads that serve the followers.
     in_leader: bool,
+    /// Whether this ensemble has it only beside another one, as it has it alone elsewhere.
+    in_pairs: bool,
 }
 
 impl Entry {
     fn new(fault: impl Fault + Send + Sync + 'static) -> Self {
-        Self { fault: Box::new(fault), longest_ms: u64::MAX, has_size: true, in_leader: false }
+        Self {
+            fault: Box::new(fault),
+            longest_ms: u64::MAX,
+            has_size: true,
+            in_leader: false,
+            in_pairs: false,
+        }
     }
 
     fn at_most(mut self, longest_ms: u64) -> Self {
@@ -53,6 +61,11 @@ impl Entry {
 
     fn in_leader_too(mut self) -> Self {
         self.in_leader = true;
+        self
+    }
+
+    fn in_pairs_only(mut self) -> Self {
+        self.in_pairs = true;
         self
     }
 
@@ -132,7 +145,8 @@ impl Group {
 
     /// All scenarios, in the order in which they are played.
     pub fn scenarios(&self) -> Vec<Scenario<'_>> {
-        let alone = self.faults.iter().map(|entry| (Place::Follower, vec![entry]));
+        let alone = self.faults.iter().filter(|entry| !entry.in_pairs);
+        let alone = alone.map(|entry| (Place::Follower, vec![entry]));
         let find = |name| self.faults.iter().find(|entry| entry.fault.name() == name);
         let pairs = self.pairs.iter().filter_map(|(one, other)| Some(vec![find(*one)?, find(*other)?]));
         let leader = self.faults.iter().filter(|entry| entry.in_leader);
@@ -151,6 +165,7 @@ impl Group {
 /// The matrix.
 pub fn groups() -> Vec<Group> {
     let disks = Disks::new();
+    // The log in memory: a disk that shares the CPUs with everything else has stalls of its own.
     let host = vec![
         Entry::new(fault::Stopped).in_leader_too(),
         Entry::new(fault::Freezer).in_leader_too(),
@@ -159,22 +174,29 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::Throttle).at_most(900).in_leader_too(),
         Entry::new(fault::Lock),
         Entry::new(fault::Sleep),
+    ];
+    let pairs = vec![
+        ("full GC, Serial", "CPU quota"),
+        ("thread print", "sleep before fsync"),
+        ("monitor of the log", "freezer"),
+    ];
+    let on_disks = vec![
         Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
         Entry::new(fault::DiskQuota(disks)).at_most(500).without_size(),
         Entry::new(Reclaim::default()).at_most(500),
+        Entry::new(fault::Stopped).in_pairs_only(),
+        Entry::new(Gc(Collector::Serial)).in_pairs_only(),
     ];
-    let pairs = vec![
+    let pairs_on_disks = vec![
         ("SIGSTOP", "stalled device"),
-        ("full GC, Serial", "CPU quota"),
-        ("thread print", "sleep before fsync"),
-        ("monitor of the log", "freezer"),
         ("frozen filesystem", "full memory group"),
         ("full GC, Serial", "limit on writes to the disk"),
     ];
     vec![
-        Group { name: "SerialGC, disks of their own", faults: host, pairs },
+        Group { name: "SerialGC", faults: host, pairs },
+        Group { name: "disks of their own", faults: on_disks, pairs: pairs_on_disks },
         Group { name: "G1", faults: vec![Entry::new(Gc(Collector::G1)).in_leader_too()], pairs: Vec::new() },
         Group {
             name: "ParallelGC",
