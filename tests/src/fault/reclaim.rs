@@ -7,6 +7,7 @@
 //! path of the proposals, by the kernel's trace.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -80,6 +81,7 @@ impl Fault for Reclaim {
         let disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().context("no disk of the neighbour: was the fault prepared?")?;
         let tracing = Tracing::start(&EVENTS)?;
+        let _spared = Spared::of(ensemble.pid(sid)?)?;
         // What the server has used before stays with the group that it was in: this one begins empty.
         let group = Group::around("memory", ensemble.pid(sid)?, |_| Ok(()))?;
         let spans = repeat(times, gap, || {
@@ -88,6 +90,25 @@ impl Fault for Reclaim {
         })?;
         let hits = tracing.hits()?;
         Ok(spans.into_iter().map(|span| Episode { sid, span, truth_ns: longest(&hits, span) }).collect())
+    }
+}
+
+/// A process that is not killed for want of memory: a group in which nothing becomes free for so long may look like one
+/// that never will.
+struct Spared(PathBuf);
+
+impl Spared {
+    fn of(pid: u32) -> Result<Self> {
+        let spared = Self(PathBuf::from(format!("/proc/{pid}/oom_score_adj")));
+        fs::write(&spared.0, "-1000").context("cannot spare the server: run the tests as root")?;
+        Ok(spared)
+    }
+}
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        // A server that has ended needs it no more.
+        let _ = fs::write(&self.0, "0");
     }
 }
 
