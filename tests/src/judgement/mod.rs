@@ -20,6 +20,9 @@ const BEFORE_NS: u64 = 5_000_000;
 /// Unless a delay is at least this part of the truth, the episode caused none: no proposal met it.
 const LEAST_PART: u64 = 2;
 
+/// Sums that differ by this part of themselves are about the same.
+const ABOUT_PART: u64 = 10;
+
 /// The verdict where a stop was to be told of, and was not.
 pub const NOTHING: &str = "(nothing)";
 
@@ -159,9 +162,10 @@ pub fn judge(
     Finding { fault, place, truth_ns: episode.truth_ns, said }
 }
 
-/// By the largest delay of the server that began while the fault was on. The wrong server is named when
-/// another one, to which nothing was done, is said to have waited longer for the very same cause: that it had
-/// trouble of another kind at the same time is no answer about this fault.
+/// By that delay of the server, of those that began while the fault was on, which met most of it: one that began
+/// at its end and lasted has a cause of its own. The wrong server is named when another one, to which nothing was
+/// done, is said to have waited for more of that time for the very same cause: that it had trouble of another kind
+/// at the same time is no answer about this fault.
 fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Proposal]) -> Option<Said> {
     let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
     let begins = span.from_ns.saturating_sub(BEFORE_NS)..=span.to_ns;
@@ -174,10 +178,12 @@ fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Propos
         let of_faulted = proposal.sid.is_some_and(|of| faulted.contains(&of));
         !of_faulted && proposal.verdict.as_deref().is_some_and(|verdict| expected.allows(verdict))
     };
-    let stalls = || proposals.iter().filter(is_stall);
-    let own = stalls().filter(|proposal| proposal.sid == Some(sid)).max_by_key(|proposal| proposal.delay_ns);
-    let other = stalls().filter(is_other).max_by_key(|proposal| proposal.delay_ns);
-    let named = [own, other].into_iter().flatten().max_by_key(|proposal| proposal.delay_ns)?;
+    let met = |proposal: &&Proposal| {
+        let met_ns = proposal.mono_ns.min(span.to_ns).saturating_sub(proposal.began_at().max(span.from_ns));
+        (met_ns, proposal.delay_ns)
+    };
+    let is_asked = |proposal: &&Proposal| proposal.sid == Some(sid) || is_other(proposal);
+    let named = proposals.iter().filter(is_stall).filter(is_asked).max_by_key(met)?;
     let verdict = named.verdict.clone().unwrap_or_default();
     Some(Said {
         sid: named.sid,
@@ -188,8 +194,10 @@ fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Propos
     })
 }
 
-/// By the stops of a server's own threads: of that cause and thread that has most of the span. Nobody but the
-/// probe says whether a thread stood still, so to see nothing is wrong.
+/// By the stops of a server's own threads: of that cause and thread that has most of the span. Several threads stand
+/// still at a time, each for a reason of its own, so among those that have about as much the fault's own cause is the
+/// answer; another server's stop for another reason is none. Nobody but the probe says whether a thread stood still,
+/// so to see nothing is wrong.
 fn of_stops(injection: &Injection, stops: &[Stop]) -> Said {
     let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
     let mut sums: BTreeMap<(u64, u32, &str), u64> = BTreeMap::new();
@@ -197,11 +205,14 @@ fn of_stops(injection: &Injection, stops: &[Stop]) -> Said {
         let met_ns = stop.ended_at.min(span.to_ns).saturating_sub(stop.began_at.max(span.from_ns));
         if let Some(of) = stop.sid
             && met_ns > 0
+            && (of == sid || expected.allows(&stop.cause))
         {
             *sums.entry((of, stop.tid, &stop.cause)).or_default() += met_ns;
         }
     }
-    let most = sums.into_iter().max_by_key(|(_, ns)| *ns);
+    let most_ns = sums.values().copied().max().unwrap_or_default();
+    let about_most = sums.into_iter().filter(|(_, ns)| ns + ns / ABOUT_PART >= most_ns);
+    let most = about_most.max_by_key(|((_, _, cause), ns)| (expected.allows(cause), *ns));
     let most = most.filter(|(_, ns)| truth_ns.is_none_or(|truth_ns| ns * LEAST_PART >= truth_ns));
     let ((of, verdict), size_ns) = match most {
         Some(((of, _, verdict), ns)) => ((Some(of), verdict), ns),

@@ -47,11 +47,12 @@ fn check(injection: &Injection, faulted: &[u64], delays: &[Proposal]) -> Finding
 }
 
 #[test]
-fn the_largest_delay_that_began_meanwhile_is_judged() {
+fn the_delay_that_met_most_of_the_fault_is_judged() {
     let delays = [
         delay(1, 80, 400, "fsync"),      // began long before
         delay(1, 96, 250, "stopped"),    // was being processed when the stop came
         delay(1, 150, 250, "run_queue"), // came later
+        delay(1, 249, 500, "fsync"),     // had the worst still to come
         delay(2, 110, 130, "run_queue"),
     ];
     let finding = check(&injection("stopped", 1, 100, 250), &[1], &delays);
@@ -146,6 +147,10 @@ fn stops_of_the_leader_are_summed_within_the_span() {
     let said = finding.said.as_ref().expect("a stop");
     assert!(said.is_right_server && said.is_right_cause, "{said:?}");
     assert_eq!((said.size_ns, finding.error_ns()), (90 * MS, Some(10 * MS)));
+    // Another thread waited for something else meanwhile, and so did another server.
+    let others = [stop(4, 100, 195, "fsync"), Stop { sid: Some(1), ..stop(5, 100, 200, "fsync") }];
+    let finding_of_many = judge(&injection, &BTreeSet::from([3]), &[], &[&stops[..], &others].concat());
+    assert_eq!(finding_of_many.said, finding.said);
     let unseen = judge(&injection, &BTreeSet::from([3]), &[], &stops[2..]);
     let score = Score::of([&finding, &unseen]);
     assert_eq!((score.stalls, score.right_server, score.right_cause), (2, 1, 1));
