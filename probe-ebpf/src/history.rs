@@ -11,8 +11,8 @@ use crate::cause::{self, Parts};
 pub const FINE: usize = 128;
 /// Readings at least [`COARSE_NS`] apart.
 pub const COARSE: usize = 128;
-/// 128 of them reach back a second.
-pub const COARSE_NS: u64 = 8_000_000;
+/// 128 of them reach back two seconds.
+pub const COARSE_NS: u64 = 16_000_000;
 
 /// Where a segment ended, and its cause. One word: monotonic nanoseconds stay below 2^60 for 36 years.
 #[repr(transparent)]

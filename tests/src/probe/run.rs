@@ -24,7 +24,7 @@ const WORST: usize = 5;
 const MEETING_NS: u64 = 1_000_000;
 /// How far back a thread's clock remembers: of longer delays, which only an overloaded host knows, the begin is
 /// unexplained (docs/limitations.md).
-const MEMORY_NS: u64 = 1_000_000_000;
+const MEMORY_NS: u64 = 2_000_000_000;
 /// How the line on stderr starts by which a trace says that it is ready.
 const READY: &str = "tracing";
 
