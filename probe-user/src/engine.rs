@@ -322,7 +322,7 @@ impl Engine {
             return Ok(unknown_labels());
         };
         self.directory.note(&link.identity);
-        let labels = self.directory.labels(&link);
+        let labels = self.directory.recall(&link);
         self.roles.insert(labels.pid, labels.key.vantage);
         if labels.key.sid.is_some() {
             self.labels.insert((slot, generation), labels.clone());
@@ -338,8 +338,9 @@ impl Engine {
         }
         let now = clock::monotonic_ns();
         let mut ledger_open = Vec::new();
-        for (slot, link) in links {
-            let labels = self.directory.labels(&link);
+        // All are labelled before the first is given back: the two ends of a connection name each other.
+        let labels: Vec<Labels> = links.iter().map(|(_, link)| self.directory.recall(link)).collect();
+        for ((slot, link), labels) in links.into_iter().zip(labels) {
             let ours = link.identity.tgid != 0; // else no watched process has used the connection
             if self.is_over(&link, now) {
                 if ours {

@@ -36,6 +36,8 @@ pub(crate) struct Directory {
     pub(crate) addresses: Addresses,
     /// Which process holds the learner's end of a connection on this host.
     learners: HashMap<Ends, u32>,
+    /// Followers of links, by the sockets' cookies: the learner's end may be gone before the leader's is read.
+    followers: HashMap<u64, i64>,
 }
 
 /// A connection as its learner sees it; loopback addresses mean something only within a namespace.
@@ -54,14 +56,26 @@ impl Directory {
         }
     }
 
-    /// Forgets the learner's end.
+    /// Forgets a link.
     pub(crate) fn forget(&mut self, identity: &Identity) {
+        self.followers.remove(&identity.cookie);
         if identity.side == side::LEARNER {
             self.learners.remove(&ends(identity));
         }
     }
 
-    /// The labels of a link.
+    /// The labels of a link: its follower by what ever was known.
+    pub(crate) fn recall(&mut self, link: &Link) -> Labels {
+        let mut labels = self.labels(link);
+        let cookie = link.identity.cookie;
+        match labels.key.sid {
+            Some(sid) => _ = self.followers.insert(cookie, sid),
+            None => labels.key.sid = self.followers.get(&cookie).copied(),
+        }
+        labels
+    }
+
+    /// The labels of a link, by what is known now.
     pub(crate) fn labels(&self, link: &Link) -> Labels {
         let identity = &link.identity;
         let server = self.servers.get(&identity.tgid);

@@ -97,6 +97,21 @@ fn at_the_leader_the_learners_process_on_this_host_is_found_by_the_swapped_addre
 }
 
 #[test]
+fn a_follower_that_was_known_stays_known_when_its_end_is_gone_first() {
+    let mut directory = all_three(LOOPBACK);
+    let (learner, leader) = ("127.0.0.1:50000", "127.0.0.1:1001");
+    let mut at_leader = link(PIDS[0], side::LEADER, learner, leader);
+    at_leader.identity.cookie = 5;
+    let at_learner = link(PIDS[2], side::LEARNER, learner, leader);
+    directory.note(&at_learner.identity);
+    assert_eq!(directory.recall(&at_leader).key.sid, Some(3));
+    directory.forget(&at_learner.identity);
+    assert_eq!(directory.recall(&at_leader).key.sid, Some(3));
+    directory.forget(&at_leader.identity);
+    assert_eq!(directory.recall(&at_leader).key.sid, None);
+}
+
+#[test]
 fn one_end_may_speak_ipv4_and_the_other_v4_mapped() {
     let mut directory = all_three(LOOPBACK);
     let at_learner = link(PIDS[1], side::LEARNER, "[::ffff:127.0.0.1]:50000", "[::ffff:127.0.0.1]:1001");
