@@ -20,6 +20,11 @@ pub(crate) fn workspace() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 /// A command in the workspace's directory, without the outer cargo's settings and without stdin.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);

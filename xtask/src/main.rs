@@ -21,6 +21,7 @@ mod plan;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 /// Tasks of this project.
 #[derive(Parser)]
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Options),
     /// Inject known faults into real ensembles and judge what the probe says of them
     Accuracy(accuracy::Options),
+    /// Boot other kernels in a virtual machine and try the binary on them
+    Vm(vm::Options),
     /// Check the sources for what no compiler lint covers
     Tidy,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Accuracy(options) => accuracy::run(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

@@ -94,6 +94,11 @@ pub(crate) static PACKAGES: &[Package] = &[
     program("tcpdump", Purpose::Test, "the independent measurement of the quorum traffic", &["tcpdump"]),
     program("iproute2", Purpose::Test, "network namespaces and traffic control", &["ip", "tc"]),
     program("openssl", Purpose::Test, "a connection that is TLS", &["openssl"]),
+    program("qemu-system-x86", Purpose::Test, "runs other kernels", &["qemu-system-x86_64"]),
+    file("busybox-static", Purpose::Test, "the shell of the virtual machines", &["/bin/busybox"]),
+    program("lz4", Purpose::Test, "unpacks their cloud kernels of 6.1", &["lz4"]),
+    program("xz-utils", Purpose::Test, "unpacks their other kernels of 6.1", &["xz"]),
+    program("zstd", Purpose::Test, "unpacks their kernels of 6.12", &["zstd"]),
     program("curl", Purpose::Test, "asks the metrics endpoint like any client", &["curl"]),
     Package {
         name: "prometheus",

@@ -3,14 +3,13 @@
 //! In: the sources, and a host that `setup` made ready. Out: success, or the name of the first step
 //! that failed. Invariant: a step that fails stops the run. Not here: the tests themselves.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
 use crate::plan::Scope;
-use crate::{build, invoke, setup, tidy};
+use crate::{build, invoke, setup, tidy, vm};
 
 /// The crate of the tests that cross a process boundary.
 pub(crate) const REAL_TESTS: &str = "termite-probe-tests";
@@ -71,6 +70,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                     .env(BINARY_VARIABLE, &binary),
             )
         })?;
+        run.step("other kernels", || vm::check(&binary))?;
     }
     println!();
     for (name, took) in &run.done {
@@ -90,9 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 /// Clippy for the kernel programs, compiled as the build script compiles them.
 fn kernel_lints() -> Command {
     // A directory of its own: the other flags would throw away what the host half has compiled.
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| invoke::workspace().join("target"), PathBuf::from)
-        .join("kernel-half");
+    let target = invoke::target().join("kernel-half");
     let mut command = invoke::cargo(&["clippy", "--package", "probe-ebpf", "--bin", "probe"]);
     command
         .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
