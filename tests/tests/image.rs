@@ -13,8 +13,8 @@ use termite_probe_tests::{http, poll, scene};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bits of include/uapi/linux/capability.h.
-const CAPABILITIES: [(&str, u32); 4] =
-    [("DAC_READ_SEARCH", 2), ("SYS_PTRACE", 19), ("PERFMON", 38), ("BPF", 39)];
+const CAPABILITIES: [(&str, u32); 5] =
+    [("DAC_READ_SEARCH", 2), ("SYS_PTRACE", 19), ("SYSLOG", 34), ("PERFMON", 38), ("BPF", 39)];
 
 #[test]
 fn the_daemonset_measures_an_ensemble_of_its_host() -> Result<()> {
