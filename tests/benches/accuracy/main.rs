@@ -44,7 +44,7 @@ const FULL: Effort = Effort {
     two: &[20, 150, 500],
     leader: &[20, 50, 150, 500, 1000],
     times: 10,
-    gap: Duration::from_millis(80),
+    gap: Duration::from_millis(150),
     control: Duration::from_secs(10),
     warm_up: Duration::from_secs(3),
 };

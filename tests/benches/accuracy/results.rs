@@ -96,6 +96,12 @@ impl Results {
             let Finding { fault, truth_ns, said, .. } = finding;
             progress(&format!("  {fault}, truth {truth_ns:?}: {said:?}"));
         }
+        let far_off = outcome.findings.iter().filter(|finding| !finding.is_within());
+        for finding in far_off.take(TOLD) {
+            let (said, truth_ns) = (finding.said.as_ref(), finding.truth_ns);
+            let said = said.map(|said| said.size_ns);
+            progress(&format!("  {}: {said:?} ns told, {truth_ns:?} measured", finding.fault));
+        }
         for alarm in outcome.alarms.iter().take(TOLD) {
             progress(&format!("  not injected: {alarm:?}"));
         }

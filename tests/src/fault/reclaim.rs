@@ -3,8 +3,8 @@
 //!
 //! A neighbour in the server's group writes a file on a disk of its own, which is held, and asks for its
 //! flush; the limit is then set to what is in use. SyncThread meets it when it writes its log, which lies
-//! on another disk: the log itself is never slow. The truth is the longest reclaim of a thread on the
-//! path of the proposals, by the kernel's trace.
+//! on another disk: the log itself is never slow. The truth is how long a thread on the path of the proposals was
+//! reclaiming, by the kernel's trace: the thread that was it for longest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -183,14 +183,18 @@ fn is_waiting(hits: &[Hit], now_ns: u64) -> bool {
     last.values().any(|hit| hit.event == BEGIN && hit.at_ns + AT_ONCE_NS <= now_ns)
 }
 
-/// The longest reclaim of a thread on the path that met the span.
+/// How long the thread on the path was reclaiming that did so for longest, of what met the span: one wait for a page
+/// may be several attempts.
 fn longest(hits: &[Hit], span: Span) -> Option<u64> {
     let begins = hits.iter().enumerate().filter(|(_, hit)| hit.event == BEGIN && hit.is_on_path());
-    let lengths = begins.filter_map(|(index, begin)| {
-        let end = hits[index + 1..].iter().find(|hit| hit.tid == begin.tid)?;
-        (begin.at_ns < span.to_ns && end.at_ns > span.from_ns).then_some(end.at_ns - begin.at_ns)
-    });
-    lengths.max()
+    let mut sums: BTreeMap<_, u64> = BTreeMap::new();
+    for (index, begin) in begins {
+        let end = hits[index + 1..].iter().find(|hit| hit.tid == begin.tid);
+        if let Some(end) = end.filter(|end| begin.at_ns < span.to_ns && end.at_ns > span.from_ns) {
+            *sums.entry(begin.tid).or_default() += end.at_ns - begin.at_ns;
+        }
+    }
+    sums.into_values().max()
 }
 
 impl Hit {

@@ -134,6 +134,12 @@ impl Finding {
         let said = self.said.as_ref().filter(|said| said.is_right_server && said.is_right_cause)?;
         Some(said.size_ns.abs_diff(self.truth_ns?))
     }
+
+    /// Is the size near enough, if there is one to compare with?
+    pub fn is_within(&self) -> bool {
+        let error = self.error_ns().zip(self.truth_ns);
+        error.is_none_or(|(error_ns, truth_ns)| score::is_within(error_ns, truth_ns))
+    }
 }
 
 impl Expected {
@@ -200,22 +206,27 @@ fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Propos
 /// so to see nothing is wrong.
 fn of_stops(injection: &Injection, stops: &[Stop]) -> Said {
     let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
-    let mut sums: BTreeMap<(u64, u32, &str), u64> = BTreeMap::new();
+    // Of each thread and cause: since when, and for how long.
+    let mut sums: BTreeMap<(u64, u32, &str), (u64, u64)> = BTreeMap::new();
     for stop in stops {
         let met_ns = stop.ended_at.min(span.to_ns).saturating_sub(stop.began_at.max(span.from_ns));
         if let Some(of) = stop.sid
             && met_ns > 0
             && (of == sid || expected.allows(&stop.cause))
         {
-            *sums.entry((of, stop.tid, &stop.cause)).or_default() += met_ns;
+            let (since, sum_ns) = sums.entry((of, stop.tid, &stop.cause)).or_insert((u64::MAX, 0));
+            *since = stop.began_at.min(*since);
+            *sum_ns += met_ns;
         }
     }
-    let most_ns = sums.values().copied().max().unwrap_or_default();
-    let about_most = sums.into_iter().filter(|(_, ns)| ns + ns / ABOUT_PART >= most_ns);
-    let most = about_most.max_by_key(|((_, _, cause), ns)| (expected.allows(cause), *ns));
-    let most = most.filter(|(_, ns)| truth_ns.is_none_or(|truth_ns| ns * LEAST_PART >= truth_ns));
+    let most_ns = sums.values().map(|(_, ns)| *ns).max().unwrap_or_default();
+    let about_most = sums.into_iter().filter(|(_, (_, ns))| ns + ns / ABOUT_PART >= most_ns);
+    let most = about_most.max_by_key(|((_, _, cause), (_, ns))| (expected.allows(cause), *ns));
+    let most = most.filter(|(_, (_, ns))| truth_ns.is_none_or(|truth_ns| ns * LEAST_PART >= truth_ns));
     let ((of, verdict), size_ns) = match most {
-        Some(((of, _, verdict), ns)) => ((Some(of), verdict), ns),
+        Some(((of, _, verdict), (since, ns))) => {
+            ((Some(of), verdict), ns + size::before_ns(injection, since).unwrap_or_default())
+        }
         None => ((None, NOTHING), 0),
     };
     Said {

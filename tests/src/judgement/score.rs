@@ -101,9 +101,7 @@ impl Errors {
 
     /// How many are within 2 % or 1 ms.
     pub fn within(&self) -> usize {
-        let is_within =
-            |(error_ns, truth_ns): &&(u64, u64)| *error_ns <= ERROR_NS.max(truth_ns * ERROR_PERCENT / 100);
-        self.all.iter().filter(is_within).count()
+        self.all.iter().filter(|(error_ns, truth_ns)| is_within(*error_ns, *truth_ns)).count()
     }
 
     /// The part of the truth, in percent, below which the errors of `percent` of a hundred stay.
@@ -157,6 +155,11 @@ impl AddAssign for Shares {
         self.total_ns += other.total_ns;
         self.unexplained_ns += other.unexplained_ns;
     }
+}
+
+/// Is an error within what a size may be off?
+pub(super) fn is_within(error_ns: u64, truth_ns: u64) -> bool {
+    error_ns <= ERROR_NS.max(truth_ns * ERROR_PERCENT / 100)
 }
 
 fn percent(part: usize, whole: usize) -> f64 {

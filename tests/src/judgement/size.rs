@@ -29,19 +29,23 @@ pub(super) fn of_delay(injection: &Injection, proposal: &Proposal, all: &[Propos
     let own_work_ns = own_work_ns(proposal, all);
     let parts = proposal.causes_ns.iter().filter(|(cause, _)| injection.expected.allows(cause));
     let told_ns: u64 = parts.map(|(_, ns)| ns).sum();
-    let (span, Some(truth_ns)) = (injection.episode.span, injection.episode.truth_ns) else {
-        return told_ns;
-    };
+    match before_ns(injection, proposal.began_at()) {
+        // An answer meets what holds it when the work is done.
+        Some(before_ns) => told_ns + before_ns + own_work_ns,
+        // To the leader that work is a part of what was remote.
+        None if injection.expected.allows("remote") => told_ns.saturating_sub(own_work_ns),
+        None => told_ns,
+    }
+}
+
+/// How long the fault had held the server when something began that it then held up as well; nothing where it is a
+/// part of the work on one proposal.
+pub(super) fn before_ns(injection: &Injection, began_at: u64) -> Option<u64> {
+    let (span, truth_ns) = (injection.episode.span, injection.episode.truth_ns?);
     let rest_ns = span.length_ns().saturating_sub(truth_ns);
     let is_all_of_it = rest_ns <= EDGES_NS.max(span.length_ns() / EDGES_PART);
-    if OF_THE_WORK.contains(&injection.expected.cause) || !is_all_of_it {
-        // To the leader that work is a part of what was remote.
-        let of_other_cause_ns = if injection.expected.allows("remote") { own_work_ns } else { 0 };
-        return told_ns.saturating_sub(of_other_cause_ns);
-    }
-    let began_at = span.to_ns.saturating_sub(truth_ns);
-    // An answer meets what holds it when the work is done.
-    told_ns + proposal.began_at().saturating_sub(began_at) + own_work_ns
+    let is_of_the_work = OF_THE_WORK.contains(&injection.expected.cause);
+    (is_all_of_it && !is_of_the_work).then(|| began_at.saturating_sub(span.to_ns.saturating_sub(truth_ns)))
 }
 
 /// What the follower itself needed for a proposal that the leader's node tells of.

@@ -139,7 +139,7 @@ fn stops_of_the_leader_are_summed_within_the_span() {
     };
     let injection = Injection { place: Place::Leader, ..injection("run_queue", 3, 100, 200) };
     let stops = [
-        stop(1, 0, 140, "run_queue"), // 40 of it meanwhile
+        stop(1, 0, 140, "run_queue"), // 40 of it meanwhile, from the begin on
         stop(1, 150, 205, "run_queue"),
         stop(2, 110, 150, "lock"),
     ];
