@@ -185,7 +185,7 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
         Entry::new(fault::DiskQuota(disks)).at_most(500).without_size(),
-        Entry::new(Reclaim::default()).at_most(500),
+        Entry::new(Reclaim::default()).at_most(300),
         Entry::new(fault::Stopped).in_pairs_only(),
         Entry::new(Gc(Collector::Serial)).in_pairs_only(),
     ];

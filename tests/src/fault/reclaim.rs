@@ -3,11 +3,10 @@
 //!
 //! A neighbour in the server's group writes a file on a disk of its own, which is held, and asks for its
 //! flush; the limit is then set to what is in use. SyncThread meets it when it writes its log, which lies
-//! on another disk: the log itself is never slow. The truth is how long a thread on the path of the proposals was
-//! reclaiming, by the kernel's trace: the thread that was it for longest.
+//! on another disk: the log itself is never slow. The truth is the longest reclaim of a thread on the
+//! path of the proposals, by the kernel's trace.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +35,9 @@ const ROOM_BYTES: u64 = 512 << 10;
 
 /// A reclaim that takes longer than this waits.
 const AT_ONCE_NS: u64 = 4_000_000;
+
+/// Between two attempts of one wait.
+const BETWEEN_NS: u64 = 1_000_000;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -81,34 +83,17 @@ impl Fault for Reclaim {
         let disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().context("no disk of the neighbour: was the fault prepared?")?;
         let tracing = Tracing::start(&EVENTS)?;
-        let _spared = Spared::of(ensemble.pid(sid)?)?;
         // What the server has used before stays with the group that it was in: this one begins empty.
-        let group = Group::around("memory", ensemble.pid(sid)?, |_| Ok(()))?;
+        // A group in which nothing becomes free for so long looks like one that never will: a neighbour whose
+        // turn it is when the kernel gives up is refused then, instead of the largest process killed.
+        let refuse = |group: &Group| group.write("memory.oom_control", "1");
+        let group = Group::around("memory", ensemble.pid(sid)?, refuse)?;
         let spans = repeat(times, gap, || {
             allocate(disk)?;
             fill(&group, disk, &tracing, size)
         })?;
         let hits = tracing.hits()?;
         Ok(spans.into_iter().map(|span| Episode { sid, span, truth_ns: longest(&hits, span) }).collect())
-    }
-}
-
-/// A process that is not killed for want of memory: a group in which nothing becomes free for so long may look like one
-/// that never will.
-struct Spared(PathBuf);
-
-impl Spared {
-    fn of(pid: u32) -> Result<Self> {
-        let spared = Self(PathBuf::from(format!("/proc/{pid}/oom_score_adj")));
-        fs::write(&spared.0, "-1000").context("cannot spare the server: run the tests as root")?;
-        Ok(spared)
-    }
-}
-
-impl Drop for Spared {
-    fn drop(&mut self) {
-        // A server that has ended needs it no more.
-        let _ = fs::write(&self.0, "0");
     }
 }
 
@@ -183,18 +168,23 @@ fn is_waiting(hits: &[Hit], now_ns: u64) -> bool {
     last.values().any(|hit| hit.event == BEGIN && hit.at_ns + AT_ONCE_NS <= now_ns)
 }
 
-/// How long the thread on the path was reclaiming that did so for longest, of what met the span: one wait for a page
-/// may be several attempts.
+/// The longest reclaim of a thread on the path that met the span. One wait for a page may be several attempts, one
+/// right after the other.
 fn longest(hits: &[Hit], span: Span) -> Option<u64> {
     let begins = hits.iter().enumerate().filter(|(_, hit)| hit.event == BEGIN && hit.is_on_path());
-    let mut sums: BTreeMap<_, u64> = BTreeMap::new();
+    // Of each thread: when its last attempt ended, and for how long it has reclaimed until then.
+    let mut waits: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    let mut longest = None;
     for (index, begin) in begins {
         let end = hits[index + 1..].iter().find(|hit| hit.tid == begin.tid);
         if let Some(end) = end.filter(|end| begin.at_ns < span.to_ns && end.at_ns > span.from_ns) {
-            *sums.entry(begin.tid).or_default() += end.at_ns - begin.at_ns;
+            let (ended_at, ns) = waits.entry(begin.tid).or_default();
+            let before_ns = if begin.at_ns <= *ended_at + BETWEEN_NS { *ns } else { 0 };
+            (*ended_at, *ns) = (end.at_ns, before_ns + end.at_ns - begin.at_ns);
+            longest = longest.max(Some(*ns));
         }
     }
-    sums.into_values().max()
+    longest
 }
 
 impl Hit {
