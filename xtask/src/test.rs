@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         run.step("real tests", || {
             invoke::run(
                 // One at a time: they share this host's clock, cores and ports.
-                invoke::cargo(&["test", "--package", REAL_TESTS, "--", "--test-threads=1"])
+                invoke::cargo(&["test", "--no-fail-fast", "--package", REAL_TESTS, "--", "--test-threads=1"])
                     .env(BINARY_VARIABLE, &binary),
             )
         })?;

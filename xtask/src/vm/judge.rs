@@ -12,6 +12,9 @@ use anyhow::{Context as _, ensure};
 pub(super) use self::hooks::{Cell, Outcome};
 use super::transcript::{Step, Transcript};
 
+/// The kernel's symbol that tells whether there are tracepoints beside the function hooks on messages.
+const TRACEPOINT: &str = "__tracepoint_sock_recv_length";
+
 /// What came of one thing tried.
 #[derive(Debug)]
 pub(super) struct Verdict {

@@ -9,10 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Transcript, done};
+use super::{TRACEPOINT, Transcript, done};
 
-/// The kernel's symbol that tells whether there is anything to compare.
-const TRACEPOINT: &str = "__tracepoint_sock_recv_length";
 /// Proposals that both must have seen.
 const FEWEST: usize = 200;
 /// Where the two probes begin and end, each of them may miss what is in flight.
