@@ -49,6 +49,8 @@ impl Fault for Throttle {
         // The group counts the throttled time of all CPUs together: on one of them it is the time itself.
         let _pinned = Pinned::to(pid, &all.split()?.0, all)?;
         let group = Group::around("cpu", pid, |group| group.write("cpu.cfs_period_us", PERIOD_US))?;
+        // Threads that are seen in their new group for the first time at the end of a wait have no begin of it.
+        std::thread::sleep(gap);
         repeat(times, gap, || {
             let before_ns = group.counter("cpu.stat", "throttled_time")?;
             let span = throttle(&group, &agent, size)?;

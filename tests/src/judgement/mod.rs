@@ -158,6 +158,8 @@ pub fn judge(
 ) -> Finding {
     let Injection { fault, place, episode, .. } = *injection;
     let said = match place {
+        // Whoever measured it saw nothing: the fault did not come about.
+        _ if episode.truth_ns == Some(0) => None,
         Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
         Place::Leader => Some(of_stops(injection, stops)),
     };

@@ -126,6 +126,9 @@ fn a_fault_that_no_proposal_met_caused_no_stall() {
     assert_eq!(finding.said, None);
     let score = Score::of([&finding]);
     assert_eq!((score.injected, score.stalls), (1, 0));
+    let mut injection = injection("cpu_throttle", 1, 100, 250);
+    injection.episode.truth_ns = Some(0);
+    assert_eq!(check(&injection, &[1], &[delay(1, 100, 251, "run_queue")]).said, None, "no fault at all");
 }
 
 #[test]
