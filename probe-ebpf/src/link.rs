@@ -111,6 +111,8 @@ pub struct Link {
     pub spent: Spent,
     /// What the reader did before the clock of the thread that sends ACKs began.
     pub inherited: Spent,
+    /// What the reader did from an arrival to its read, where the receipt is overwritten.
+    pub recalled: Spent,
     /// The record of the last measured proposal at the learner (0) and at the leader (1).
     pub records: [ProposalRecord; 2],
     /// The calls under way: outgoing, incoming.
@@ -252,6 +254,7 @@ impl Link {
         receipt_to: 0,
         spent: Spent::NONE,
         inherited: Spent::NONE,
+        recalled: Spent::NONE,
         records: [ProposalRecord::NONE; 2],
         calls: [Call {
             now: 0,

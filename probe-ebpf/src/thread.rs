@@ -130,8 +130,8 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// Wakes between it and a thread that uses a quorum connection, when its clock began.
-    pub distance: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
     /// First argument of that call: the address of the futex, if it is one.
@@ -189,7 +189,7 @@ impl Thread {
         call: 0,
         hand: 0,
         jvm: 0,
-        distance: 0,
+        reserved: 0,
         since: 0,
         word: 0,
         slices: Slices::NONE,
@@ -227,7 +227,6 @@ impl Thread {
         self.slot_plus_one = slot.wrapping_add(1);
         self.jvm = 0;
         self.hand = 0;
-        self.distance = 0;
         self.mode = 0;
         self.woken.at = 0;
         self.slices.word = 0;

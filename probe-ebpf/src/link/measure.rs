@@ -121,6 +121,26 @@ impl Link {
         self.inherited.parts[rest] = self.inherited.parts[rest].wrapping_add(to - known_to);
     }
 
+    /// At the learner, where so many proposals were read since that the receipt is overwritten: what the thread that read it
+    /// remembers of the time from the arrival to the read.
+    #[inline(always)]
+    pub fn recall<C: Clock>(&mut self, rings: &Rings, sender: &mut C, reader: &mut C) {
+        let record = &self.records[0];
+        let receipt = &rings.receipts[record.receipt as usize & (RECEIPTS - 1)];
+        let (from, to) = (record.began_at, record.read_at);
+        let is_known =
+            receipt.number == record.receipt || (self.recalled.from == from && self.recalled.to == to);
+        if is_known
+            || to <= from
+            || reader.thread().tgid != sender.thread().tgid
+            || reader.thread().since < to
+        {
+            return;
+        }
+        sender.parts_of(reader, from, to);
+        self.recalled = Spent { from, to, parts: sender.thread().scratch[0] };
+    }
+
     /// Charges the delay of the record at `place` to its causes. `thread` made the call.
     #[inline(always)]
     pub fn charge(&mut self, rings: &Rings, thread: Option<&mut impl Clock>, place: usize) {
@@ -180,8 +200,10 @@ impl Link {
         let receipt = &rings.receipts[record.receipt as usize & (RECEIPTS - 1)];
         if receipt.number == record.receipt {
             cause::add(&mut record.causes_ns, &receipt.parts);
+        } else if self.recalled.from == record.began_at && self.recalled.to == record.read_at {
+            cause::add(&mut record.causes_ns, &self.recalled.parts);
         } else {
-            // So far behind that what was noted at its read is overwritten.
+            // So far behind that what was noted at its read is overwritten, and the reader is gone.
             let received = record.read_at.saturating_sub(record.began_at);
             let cell = &mut record.causes_ns[cause::UNEXPLAINED];
             *cell = cell.wrapping_add(received);

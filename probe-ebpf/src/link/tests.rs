@@ -1,7 +1,7 @@
 //! Link properties: both vantages of one true timeline.
 
 extern crate std;
-use super::{Call, Effect, Identity, Link, RECEIPTS, Receipt, Rings};
+use super::{Call, Effect, Identity, Link, RECEIPTS, Receipt, Rings, Spent};
 use crate::abi::{Config, ProposalRecord, change, flag, side};
 use crate::arrivals::{self, Arrival};
 use crate::cause;
@@ -135,6 +135,7 @@ impl Probe {
                             if place == 0 {
                                 let (sender, reader) = self.threads.split_at_mut(1);
                                 self.link.inherit(&mut *sender[0], &mut *reader[0]);
+                                self.link.recall(&self.rings, &mut *sender[0], &mut *reader[0]);
                             }
                             let thread = Some(&mut *self.threads[call.incoming as usize]);
                             let stall_ns = self.config.stall_ns;
@@ -439,4 +440,28 @@ fn an_ack_that_overtakes_its_send_call_is_matched() {
     link.settle();
     let c = link.counts;
     assert_eq!((c.proposals, c.matched, c.expired, link.window.in_flight()), (3, 3, 0, 0));
+}
+
+#[test]
+fn of_a_proposal_whose_receipt_is_overwritten_the_reader_knows() {
+    let mut probe = Probe::new(false);
+    let (mut sender, mut reader) = (thread(1), thread(2));
+    let begin = reader.since;
+    for (clock, now) in [(&mut sender, begin + 9_000), (&mut reader, begin + 8_000)] {
+        clock.settle(now, 0);
+    }
+    let record = &mut probe.link.records[0];
+    (record.began_at, record.read_at, record.ended_at) = (begin + 1_000, begin + 4_000, begin + 9_000);
+    record.receipt = 7;
+    probe.rings.receipts[7].number = 7 + RECEIPTS as u64;
+    probe.link.recall(&probe.rings, &mut *sender, &mut *reader);
+    probe.link.charge(&probe.rings, Some(&mut *sender), 0);
+    let causes = probe.link.records[0].causes_ns;
+    assert_eq!((causes[cause::ON_CPU], cause::total(&causes)), (8_000, 8_000));
+    // Where the reader is another server's, or has not got so far, nobody knows.
+    reader.tgid += 1;
+    probe.link.recalled = Spent::NONE;
+    probe.link.recall(&probe.rings, &mut *sender, &mut *reader);
+    probe.link.charge(&probe.rings, Some(&mut *sender), 0);
+    assert_eq!(probe.link.records[0].causes_ns[cause::UNEXPLAINED], 3_000);
 }

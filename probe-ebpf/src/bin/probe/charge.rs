@@ -32,21 +32,25 @@ pub fn handle(slot: u64, incoming: u64) {
             receipt(slot, incoming);
         }
         due::CHARGE => {
-            if place == 0 {
-                inherit(slot);
-            }
+            ask_reader(slot, place);
             proposal(slot, incoming, place);
             stall(slot, place);
         }
         due::CHARGE_AND_TELL => {
-            if place == 0 {
-                inherit(slot);
-            }
+            ask_reader(slot, place);
             proposal(slot, incoming, place);
             stall(slot, place);
             tell(slot, place);
         }
         _ => {}
+    }
+}
+
+#[inline(always)]
+fn ask_reader(slot: u64, place: u64) {
+    if place == 0 {
+        inherit(slot);
+        recall(slot);
     }
 }
 
@@ -114,7 +118,6 @@ pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
     if reads_proposals == 1 {
         thread.hand = 1;
     }
-    thread.distance = 0;
     thread.settle(now, threads::irq_ns(now));
     thread.slot_plus_one.into()
 }
@@ -143,8 +146,7 @@ extern "C" fn proposal(slot: u64, incoming: u64, place: u64) -> u64 {
     0
 }
 
-/// Where the thread that sends the ACK has no clock for all the time since the proposal was read, the reader's tells of the
-/// time before.
+/// Asks the reader's clock for what else nobody would know: see [`Link::inherit`] and [`Link::recall`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn inherit(slot: u64) -> u64 {
@@ -154,6 +156,20 @@ extern "C" fn inherit(slot: u64) -> u64 {
     let [sender, reader] = [link.calls[0].thread, link.calls[1].thread].map(|slot| thread_in(slot.into()));
     if let (Some(mut sender), Some(mut reader)) = (sender, reader) {
         link.inherit(&mut sender, &mut reader);
+    }
+    0
+}
+
+/// As [`inherit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn recall(slot: u64) -> u64 {
+    let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
+    // SAFETY: as in `packet`.
+    let (link, rings) = unsafe { (&mut *at.link, &*rings) };
+    let [sender, reader] = [link.calls[0].thread, link.calls[1].thread].map(|slot| thread_in(slot.into()));
+    if let (Some(mut sender), Some(mut reader)) = (sender, reader) {
+        link.recall(rings, &mut sender, &mut reader);
     }
     0
 }

@@ -36,9 +36,6 @@ const NR_FUTEX_WAKE: u64 = 454;
 /// epoll_pwait, epoll_pwait2, recvfrom, recvmsg, accept.
 const IDLE_CALLS: [u32; 11] = [0, 7, 23, 232, 270, 271, 281, 441, 45, 47, 43];
 
-/// A thread that wakes one with a clock gets one too, unless it is this many wakes from one that uses a quorum connection or is
-/// named for it: those that merely release a lock would in the end be all threads of a server.
-const FARTHEST: u32 = 2;
 /// Segments at least this long become records.
 const NOTABLE_NS: u64 = 1_000_000;
 
@@ -218,24 +215,20 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
 fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.woken.by = by::OTHER;
     thread.woken.tid = waker.tid;
-    let has_clock = is_tracked(waker.tid);
-    if !has_clock {
+    if !is_tracked(waker.tid) {
         // The JVM's own threads hand nothing over and never have a clock.
         let comm = TaskStruct::current().comm();
         if comm == VM_THREAD {
             thread.woken.by = by::VM;
             safepoints::presume(thread, now);
         }
-        if is_internal(&comm) || thread.distance >= FARTHEST {
+        if is_internal(&comm) {
             return;
         }
     }
     let Some(hand) = threads::waker(waker, now) else { return };
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
-    if !has_clock {
-        hand.distance = thread.distance + 1;
-    }
     if !thread.takes_work_of(hand.hand) {
         return;
     }
