@@ -4,12 +4,14 @@
 //! `delay_ns`, and at the follower so does `stages_ns`. Deliberately absent: where the text goes.
 #![forbid(unsafe_code)]
 
+mod fold;
 mod network;
 mod parts;
 mod proposal;
 mod stages;
 mod stall;
 mod summary;
+mod text;
 
 use probe_ebpf::abi::{SafepointRecord, TransitionRecord, change, kind};
 
@@ -18,11 +20,12 @@ use crate::discover::Server;
 use crate::engine::Happening;
 use crate::jvm::rung_name;
 use crate::labels::Labels;
+use fold::More;
 
 pub(crate) use parts::LEGEND;
 pub(crate) use proposal::HEADER;
-pub(crate) use stall::Stalls;
 pub(crate) use summary::{summary_json, summary_text};
+pub(crate) use text::Text;
 
 /// A happening as one JSON object.
 pub(crate) fn to_json(happening: &Happening, clock: &WallClock) -> String {
@@ -102,13 +105,14 @@ pub(crate) fn lost_json(kind: usize, count: u64, clock: &WallClock) -> String {
     .to_string()
 }
 
-/// A happening as one line of text; `None` for what only JSON shows, and for stalls, which come through [`Stalls`].
-/// `ensembles` tells whether more than one is watched: only then is its name on every line.
-pub(crate) fn to_text(happening: &Happening, clock: &WallClock, ensembles: bool) -> Option<String> {
+/// A happening as one line of text; `None` for what only JSON shows, and for stalls, which come through [`stall::Stalls`].
+/// `more` are proposals that are told with this one. `ensembles` tells whether more than one is watched: only then is its
+/// name on every line.
+fn to_text(happening: &Happening, more: Option<More>, clock: &WallClock, ensembles: bool) -> Option<String> {
     match happening {
-        Happening::Proposal(r, labels, clues) => {
-            Some(proposal::to_text(r, labels, clues, clock) + &ensemble(&labels.key.ensemble, ensembles))
-        }
+        Happening::Proposal(r, labels, clues) => Some(
+            proposal::to_text(r, labels, clues, more, clock) + &ensemble(&labels.key.ensemble, ensembles),
+        ),
         Happening::Heartbeat(..) | Happening::Safepoint(..) | Happening::Stall(_) => None,
         Happening::Transition(r, labels) => transition_text(r, labels, clock),
         Happening::Appeared(server) => Some(server_text("found", server)),

@@ -4,7 +4,6 @@
 //! but the process ids; what it shows it has measured. Deliberately absent: the ensemble (see `demo`).
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::thread;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::discover::Filter;
 use crate::engine::{Engine, Happening};
 use crate::kernel::Settings;
 use crate::lines;
-use crate::model::{FollowerKey, Report, Vantage};
+use crate::model::{Report, Vantage};
 use crate::session::{self, WhenNone};
 use crate::trace::{Sink, Stop};
 
@@ -40,7 +39,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     };
     let filter = Filter { pids, ensemble: Some("demo".into()), ..Filter::default() };
     let (mut engine, _) = session::open(filter, &settings, WhenNone::Fail).await?;
-    let mut sink = Sink::new(io::stdout(), false);
+    let mut sink = Sink::new(io::stdout(), false, true);
     let phases = story::phases();
     let player = thread::Builder::new().name("story".into()).spawn({
         let phases = phases.clone();
@@ -76,7 +75,6 @@ fn play(mut ensemble: Ensemble, phases: &[Phase]) -> anyhow::Result<()> {
 async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]) -> anyhow::Result<()> {
     println!("\n{}", lines::LEGEND);
     let mut end = Instant::now();
-    let mut worst = Worst::default();
     for phase in phases {
         println!("\n== {}: {}", phase.name, phase.caption);
         if phase.stalled.is_some() {
@@ -90,11 +88,12 @@ async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]
                 waited = engine.wait() => { waited?; true }
                 () = &mut over => false,
             };
-            sink.happenings(&worst.of(engine.drain()?))?;
+            sink.happenings(&delays(engine.drain()?))?;
             if !running {
                 break;
             }
         }
+        sink.rest()?;
         if phase.stalled.is_none() {
             println!("   {}", median(&engine.report()?));
         }
@@ -102,26 +101,10 @@ async fn tell(engine: &mut Engine, sink: &mut Sink<io::Stdout>, phases: &[Phase]
     Ok(())
 }
 
-/// A stall delays every proposal that meets it: the first, which waits longest, stands for all.
-#[derive(Default)]
-struct Worst {
-    shown: BTreeMap<FollowerKey, u64>,
-}
-
-impl Worst {
-    /// Of each follower and vantage at most one in half a second.
-    fn of(&mut self, happenings: Vec<Happening>) -> Vec<Happening> {
-        let mut kept = Vec::new();
-        for happening in happenings {
-            let Happening::Proposal(record, labels, _) = &happening else { continue };
-            let last = self.shown.get(&labels.key);
-            if last.is_none_or(|at| record.ended_at.saturating_sub(*at) > 500_000_000) {
-                self.shown.insert(labels.key.clone(), record.ended_at);
-                kept.push(happening);
-            }
-        }
-        kept
-    }
+/// The story is about proposals.
+fn delays(mut happenings: Vec<Happening>) -> Vec<Happening> {
+    happenings.retain(|happening| matches!(happening, Happening::Proposal(..)));
+    happenings
 }
 
 fn median(report: &Report) -> String {

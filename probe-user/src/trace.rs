@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval, sleep_until};
 use probe_ebpf::abi::kind;
 
 use crate::cli::{TraceArgs, nanoseconds};
-use crate::clock::WallClock;
+use crate::clock::{WallClock, monotonic_ns};
 use crate::engine::{Engine, Happening, SCAN_EVERY};
 use crate::kernel::{OFF, Settings};
 use crate::lines;
@@ -27,18 +27,13 @@ pub(crate) struct Sink<W> {
     json: bool,
     lost: [u64; kind::COUNT],
     ensembles: BTreeSet<String>,
-    stalls: lines::Stalls,
+    text: lines::Text,
 }
 
 impl<W: Write> Sink<W> {
-    pub(crate) fn new(out: W, json: bool) -> Self {
-        Self {
-            out,
-            json,
-            lost: [0; kind::COUNT],
-            ensembles: BTreeSet::new(),
-            stalls: lines::Stalls::default(),
-        }
+    /// `folds`: proposals that were delayed together are one line of text.
+    pub(crate) fn new(out: W, json: bool, folds: bool) -> Self {
+        Self { out, json, lost: [0; kind::COUNT], ensembles: BTreeSet::new(), text: lines::Text::new(folds) }
     }
 
     fn header(&mut self) -> io::Result<()> {
@@ -55,16 +50,24 @@ impl<W: Write> Sink<W> {
         for happening in happenings {
             if self.json {
                 writeln!(self.out, "{}", lines::to_json(happening, &clock))?;
-            } else if let Some(line) = lines::to_text(happening, &clock, several) {
-                writeln!(self.out, "{line}")?;
             }
         }
         if !self.json {
-            for line in self.stalls.lines(happenings, &clock, several) {
-                writeln!(self.out, "{line}")?;
-            }
+            let lines = self.text.lines(happenings, monotonic_ns(), &clock, several);
+            self.write(&lines)?;
         }
         self.out.flush()
+    }
+
+    /// Writes the lines that are held back.
+    pub(crate) fn rest(&mut self) -> io::Result<()> {
+        let lines = self.text.rest(&WallClock::now(), self.ensembles.len() > 1);
+        self.write(&lines)?;
+        self.out.flush()
+    }
+
+    fn write(&mut self, lines: &[String]) -> io::Result<()> {
+        lines.iter().try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
     /// Notes the ensembles of servers.
@@ -91,7 +94,7 @@ impl<W: Write> Sink<W> {
     }
 
     pub(crate) fn summary(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
-        self.happenings(&[])?; // stalls of the last batch
+        self.rest()?;
         let report = engine.report()?;
         if self.json {
             writeln!(self.out, "{}", lines::summary_json(&report, &WallClock::now()))?;
@@ -142,14 +145,16 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
     };
     let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail).await?;
     tell_begin(&engine, args);
-    let mut sink = Sink::new(io::stdout().lock(), args.json);
+    let mut sink = Sink::new(io::stdout().lock(), args.json, !args.slower.is_zero());
     sink.header()?;
     if args.json {
         sink.happenings(&found)?;
     }
     sink.meet(&found);
     let end = args.duration.map(|duration| Instant::now() + duration);
-    follow(&mut engine, &mut sink, end, &mut stop).await?;
+    let followed = follow(&mut engine, &mut sink, end, &mut stop).await;
+    sink.rest()?; // a failure leaves nothing untold
+    followed?;
     sink.summary(&mut engine)
 }
 

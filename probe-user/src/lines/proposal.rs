@@ -11,6 +11,7 @@ use probe_ebpf::abi::{ProposalRecord, flag};
 use probe_ebpf::cause::{self, Parts};
 use serde::Serialize;
 
+use super::fold::More;
 use super::network::Network;
 use super::parts::{bar, verdict};
 use super::stages::Stages;
@@ -83,6 +84,11 @@ pub(super) fn named(parts: &Parts) -> BTreeMap<&'static str, u64> {
     cause::NAMES.into_iter().zip(*parts).filter(|(_, ns)| *ns > 0).collect()
 }
 
+/// The cause with the largest part of a delay.
+pub(super) fn main_cause(r: &ProposalRecord) -> usize {
+    verdict_of(&parts_of(r.ended_at.saturating_sub(r.began_at), &r.causes_ns))
+}
+
 fn verdict_of(parts: &Parts) -> usize {
     if cause::total(parts) == 0 { cause::UNEXPLAINED } else { cause::largest(parts) }
 }
@@ -128,7 +134,14 @@ fn is_inferred(r: &ProposalRecord) -> bool {
     r.flags & (flag::COARSE | flag::NO_ARRIVAL) != 0
 }
 
-pub(super) fn to_text(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], clock: &WallClock) -> String {
+/// A row; `more` were delayed with it and have none of their own.
+pub(super) fn to_text(
+    r: &ProposalRecord,
+    labels: &Labels,
+    clues: &[Arc<Clue>],
+    more: Option<More>,
+    clock: &WallClock,
+) -> String {
     let delay_ns = r.ended_at.saturating_sub(r.began_at);
     let parts = parts_of(delay_ns, &r.causes_ns);
     let follower = labels.key.vantage == Vantage::Follower;
@@ -144,7 +157,11 @@ pub(super) fn to_text(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
         duration(delay_ns),
         bar(&parts),
     );
-    let room = WIDTH.saturating_sub(head.chars().count());
+    let others = more.map_or_else(String::new, |more| {
+        format!("  (and {} more, down to {})", more.count, duration(more.least_ns))
+    });
+    let doubt = if is_inferred(r) { "  (inferred)" } else { "" };
+    let room = WIDTH.saturating_sub(head.chars().count() + others.len() + doubt.len());
     let mut words = verdict(&parts, if follower { clues } else { &[] }, room);
     let unread_ns = r.read_at.saturating_sub(r.ended_at);
     if !follower && unread_ns >= NOTABLE_NS {
@@ -153,6 +170,5 @@ pub(super) fn to_text(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
             words += &format!(": {}", super::stall::told(clue));
         }
     }
-    let doubt = if is_inferred(r) { "  (inferred)" } else { "" };
-    format!("{head}{words}{doubt}")
+    format!("{head}{words}{others}{doubt}")
 }

@@ -138,7 +138,7 @@ pub(super) fn told(clue: &Clue) -> String {
 
 /// Stalls on their way to people.
 #[derive(Debug, Default)]
-pub(crate) struct Stalls {
+pub(super) struct Stalls {
     /// Of the last batch, those of a process that belong together side by side.
     held: Vec<Vec<Stall>>,
     /// Process, begin and end of proposals that were told at the follower's vantage.
@@ -146,8 +146,13 @@ pub(crate) struct Stalls {
 }
 
 impl Stalls {
-    /// Takes the next batch; lines for the stalls of the batch before, whose proposals are here by now.
-    pub(crate) fn lines(&mut self, batch: &[Happening], clock: &WallClock, ensembles: bool) -> Vec<String> {
+    /// Takes the next batch; lines with their time for the stalls of the batch before, whose proposals are here by now.
+    pub(super) fn lines(
+        &mut self,
+        batch: &[Happening],
+        clock: &WallClock,
+        ensembles: bool,
+    ) -> Vec<(u64, String)> {
         for happening in batch {
             if let Happening::Proposal(r, labels, _) = happening
                 && labels.key.vantage == Vantage::Follower
@@ -187,7 +192,7 @@ impl Stalls {
         own.into_iter().any(|(_, from, to)| 2 * clue.overlap_ns(*from, *to) > clue.duration_ns())
     }
 
-    fn line(&self, mut group: Vec<Stall>, clock: &WallClock, ensembles: bool) -> Option<String> {
+    fn line(&self, mut group: Vec<Stall>, clock: &WallClock, ensembles: bool) -> Option<(u64, String)> {
         group.sort_by_key(|stall| std::cmp::Reverse(stall.clue.duration_ns()));
         let longest = group.first()?;
         if self.is_covered(&longest.clue) {
@@ -206,11 +211,12 @@ impl Stalls {
             1 => format!("thread {}", names[0]),
             n => format!("{n} threads ({}{more})", names.join(", ")),
         };
-        Some(format!(
+        let line = format!(
             "{} -- the {role} itself: {} in {threads}{}",
             head(clock, longest.clue.to, longest.sid, role),
             told(&longest.clue),
             ensemble(&longest.ensemble, ensembles)
-        ))
+        );
+        Some((longest.clue.to, line))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::proposal::{named, parts_of};
 use super::stages::Stages;
+use super::stall::Stalls;
 use super::*;
 use probe_ebpf::abi::{HeartbeatRecord, ProposalRecord, TransitionRecord, flag};
 use probe_ebpf::cause::{self, Parts};
@@ -20,11 +21,11 @@ use crate::model::{FollowerKey, FollowerReport, Report, Vantage};
 /// 2026-01-02T03:04:05Z.
 const WALL: u64 = 1_767_323_045_000_000_000;
 
-fn clock() -> WallClock {
+pub(super) fn clock() -> WallClock {
     WallClock::with_offset(WALL)
 }
 
-fn labels(vantage: Vantage, sid: Option<i64>) -> Labels {
+pub(super) fn labels(vantage: Vantage, sid: Option<i64>) -> Labels {
     let key = FollowerKey { ensemble: "zk1:2888".into(), vantage, sid };
     Labels { key, leader_sid: Some(1), pid: 4242, observer: false }
 }
@@ -45,18 +46,18 @@ fn slow() -> ProposalRecord {
     }
 }
 
-fn parts(some: &[(usize, u64)]) -> Parts {
+pub(super) fn parts(some: &[(usize, u64)]) -> Parts {
     let mut parts = [0; cause::COUNT];
     some.iter().for_each(|(cause, ns)| parts[*cause] = *ns);
     parts
 }
 
-fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
+pub(super) fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
     Happening::Proposal(r.into(), labels(vantage, sid), Vec::new())
 }
 
 /// A thread of the process of `labels`, stopped by a signal.
-fn stopped(thread: &str, from_ms: u64, to_ms: u64) -> Arc<Clue> {
+pub(super) fn stopped(thread: &str, from_ms: u64, to_ms: u64) -> Arc<Clue> {
     Arc::new(Clue {
         cause: cause::STOPPED,
         pid: 4242,
@@ -69,7 +70,7 @@ fn stopped(thread: &str, from_ms: u64, to_ms: u64) -> Arc<Clue> {
     })
 }
 
-fn stall(clue: Arc<Clue>) -> Happening {
+pub(super) fn stall(clue: Arc<Clue>) -> Happening {
     let role = Some(Vantage::Leader);
     Happening::Stall(Stall { clue, ensemble: "zk1:2888".into(), sid: Some(3), role })
 }
@@ -130,7 +131,7 @@ fn what_is_inferred_says_so() {
     let happening = proposal(coarse, Vantage::Follower, Some(2));
     assert_eq!(object(&happening)["inferred"], true);
     assert!(object(&happening)["evidence"]["inferred_because"].is_string());
-    assert!(to_text(&happening, &clock(), false).unwrap().ends_with("  (inferred)"));
+    assert!(to_text(&happening, None, &clock(), false).unwrap().ends_with("  (inferred)"));
 }
 
 #[test]
@@ -160,7 +161,7 @@ proptest! {
         // Neither form of the line fails.
         let happening = proposal(record, Vantage::Follower, None);
         prop_assert_eq!(&object(&happening)["delay_ns"], delay_ns);
-        prop_assert!(to_text(&happening, &clock(), true).is_some());
+        prop_assert!(to_text(&happening, None, &clock(), true).is_some());
     }
 }
 
@@ -179,7 +180,7 @@ fn other_kinds_share_the_envelope() {
     expected["kind"] = "transition".into();
     expected["change"] = "closed".into();
     assert_eq!(object(&closed), expected);
-    assert_eq!(to_text(&heartbeat, &clock(), false), None);
+    assert_eq!(to_text(&heartbeat, None, &clock(), false), None);
 }
 
 #[test]
@@ -191,13 +192,13 @@ fn servers_share_the_envelope_too() {
     for field in ["kind", "at", "mono_ns", "ensemble", "vantage", "leader_sid"] {
         assert!(found.get(field).is_some(), "no {field}: {found}");
     }
-    let text = to_text(&Happening::Gone(server()), &clock(), false).unwrap();
+    let text = to_text(&Happening::Gone(server()), None, &clock(), false).unwrap();
     assert_eq!(text, "-- ended: server 2 of zk1:2888 (pid 4242)");
 }
 
 #[test]
 fn rows_stand_under_their_header() {
-    let row = to_text(&proposal(slow(), Vantage::Follower, Some(2)), &clock(), true).unwrap();
+    let row = to_text(&proposal(slow(), Vantage::Follower, Some(2)), None, &clock(), true).unwrap();
     assert_eq!(
         format!("{HEADER}\n{row}"),
         "\
@@ -210,7 +211,7 @@ TIME (UTC)   SID VANTAGE  ZXID            DELAY RECEIVE PROCESS     LOG    SEND 
     let clues = vec![stopped("LearnerHandler-", 1, 12)];
     let row = Happening::Proposal(record.into(), labels(Vantage::Leader, None), clues);
     assert_eq!(
-        to_text(&row, &clock(), false).unwrap(),
+        to_text(&row, None, &clock(), false).unwrap(),
         "\
 03:04:05.000   ? leader   0x500000123    151 us       -       -       -       -  RRRRRRRNNN  66 % remote, 34 % network; \
          the leader read the ACK 12.0 ms late: 11.0 ms stopped (by a signal)"
@@ -230,22 +231,25 @@ fn a_stall_is_an_object() {
 #[test]
 fn threads_that_stall_together_are_one_line() {
     let mut stalls = Stalls::default();
+    let mut lines = |batch: &[Happening]| -> Vec<String> {
+        stalls.lines(batch, &clock(), false).into_iter().map(|(_, line)| line).collect()
+    };
     let batch = [
         stall(stopped("LearnerHandler-", 1, 152)),
         stall(stopped("SyncThread:3", 1, 153)),
         stall(stopped("LearnerHandler-", 2, 152)),
         stall(stopped("SyncThread:3", 400, 450)),
     ];
-    assert_eq!(stalls.lines(&batch, &clock(), false), Vec::<String>::new(), "its proposals may come yet");
+    assert_eq!(lines(&batch), Vec::<String>::new(), "its proposals may come yet");
     assert_eq!(
-        stalls.lines(&[], &clock(), false),
+        lines(&[]),
         [
             "03:04:05.153   3 leader   -- the leader itself: 152 ms stopped (by a signal) in 3 threads (SyncThread:3, \
              LearnerHandler-)",
             "03:04:05.450   3 leader   -- the leader itself: 50.0 ms stopped (by a signal) in thread SyncThread:3",
         ]
     );
-    assert_eq!(stalls.lines(&[], &clock(), false), Vec::<String>::new());
+    assert_eq!(lines(&[]), Vec::<String>::new());
 }
 
 #[test]
@@ -271,7 +275,7 @@ fn a_stall_that_a_proposal_has_told_of_is_not_told_again() {
 fn transitions_are_told_in_words() {
     let text = |change| {
         let record = TransitionRecord { change, at: 0, ..TransitionRecord::default() };
-        to_text(&Happening::Transition(record, labels(Vantage::Follower, Some(2))), &clock(), false)
+        to_text(&Happening::Transition(record, labels(Vantage::Follower, Some(2))), None, &clock(), false)
     };
     let told = text(change::TLS).unwrap();
     assert_eq!(
