@@ -4,6 +4,7 @@
 //! `delay_ns`, and at the follower so does `stages_ns`. Deliberately absent: where the text goes.
 #![forbid(unsafe_code)]
 
+mod elsewhere;
 mod fold;
 mod network;
 mod parts;
@@ -22,6 +23,7 @@ use crate::jvm::rung_name;
 use crate::labels::Labels;
 use fold::More;
 
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use parts::LEGEND;
 pub(crate) use proposal::HEADER;
 pub(crate) use summary::{summary_json, summary_text};

@@ -28,12 +28,20 @@ pub(crate) struct Sink<W> {
     lost: [u64; kind::COUNT],
     ensembles: BTreeSet<String>,
     text: lines::Text,
+    elsewhere: lines::Elsewhere,
 }
 
 impl<W: Write> Sink<W> {
     /// `folds`: proposals that were delayed together are one line of text.
     pub(crate) fn new(out: W, json: bool, folds: bool) -> Self {
-        Self { out, json, lost: [0; kind::COUNT], ensembles: BTreeSet::new(), text: lines::Text::new(folds) }
+        Self {
+            out,
+            json,
+            lost: [0; kind::COUNT],
+            ensembles: BTreeSet::new(),
+            text: lines::Text::new(folds),
+            elsewhere: lines::Elsewhere::default(),
+        }
     }
 
     fn header(&mut self) -> io::Result<()> {
@@ -53,6 +61,7 @@ impl<W: Write> Sink<W> {
             }
         }
         if !self.json {
+            self.elsewhere.meet(happenings);
             let lines = self.text.lines(happenings, monotonic_ns(), &clock, several);
             self.write(&lines)?;
         }
@@ -100,6 +109,9 @@ impl<W: Write> Sink<W> {
             writeln!(self.out, "{}", lines::summary_json(&report, &WallClock::now()))?;
         } else {
             write!(self.out, "\n{}", lines::summary_text(&report))?;
+            if let Some(hint) = self.elsewhere.hint(&report) {
+                writeln!(self.out, "{hint}")?;
+            }
         }
         if engine.malformed() > 0 {
             eprintln!(

@@ -318,7 +318,7 @@ fn durations_have_three_digits_and_the_unit_that_fits() {
     check(3_600_000_000_000, "3600 s");
 }
 
-fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> FollowerReport {
+pub(super) fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> FollowerReport {
     let mut delay = Box::new(Histogram::EMPTY);
     delays.iter().for_each(|ns| delay.add(*ns));
     let matched = delays.len() as u64;
@@ -340,7 +340,7 @@ fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> FollowerRepor
     }
 }
 
-fn report(followers: Vec<FollowerReport>) -> Report {
+pub(super) fn report(followers: Vec<FollowerReport>) -> Report {
     Report { followers, ..Report::default() }
 }
 
