@@ -32,6 +32,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show one line for each proposal slower than a threshold, and a summary at the end
+    ///
+    /// Proposals that one thing delayed at the same time are one line, that of the largest delay: `20 more >= 12.0 ms`
+    /// at its end tells of the others. With `--slower 0` and with `--json` each has its own.
     #[command(after_help = lines::LEGEND)]
     Trace(TraceArgs),
     /// Serve metrics for Prometheus

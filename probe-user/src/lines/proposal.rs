@@ -157,9 +157,8 @@ pub(super) fn to_text(
         duration(delay_ns),
         bar(&parts),
     );
-    let others = more.map_or_else(String::new, |more| {
-        format!("  (and {} more, down to {})", more.count, duration(more.least_ns))
-    });
+    let others =
+        more.map_or_else(String::new, |more| format!("; {} more >= {}", more.count, duration(more.least_ns)));
     let doubt = if is_inferred(r) { "  (inferred)" } else { "" };
     let room = WIDTH.saturating_sub(head.chars().count() + others.len() + doubt.len());
     let mut words = verdict(&parts, if follower { clues } else { &[] }, room);

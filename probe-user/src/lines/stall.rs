@@ -171,6 +171,11 @@ impl Stalls {
         due.into_iter().filter_map(|group| self.line(group, clock, ensembles)).collect()
     }
 
+    /// When the first of those ended that are still held.
+    pub(super) fn held_since(&self) -> Option<u64> {
+        self.held.iter().flatten().map(|stall| stall.clue.to).min()
+    }
+
     /// Puts a stall to those of the same process, cause and time.
     fn hold(&mut self, stall: Stall) {
         let together = |group: &&mut Vec<Stall>| {

@@ -47,7 +47,7 @@ impl Text {
         }
         self.ready.extend(self.stalls.lines(batch, clock, ensembles));
         self.ready.sort_by_key(|(at, _)| *at);
-        let held_since = self.fold.held_since();
+        let held_since = self.fold.held_since().into_iter().chain(self.stalls.held_since()).min();
         let due = self.ready.partition_point(|(at, _)| held_since.is_none_or(|since| *at < since));
         self.ready.drain(..due).map(|(_, line)| line).collect()
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(
             text.rest(&clock(), false),
             ["03:04:05.150   2 leader   0x7            150 ms       -       -       -       -  RRRRRRRRRR  \
-              100 % remote  (and 20 more, down to 50.0 ms)"]
+              100 % remote; 20 more >= 50.0 ms"]
         );
         assert_eq!(text.rest(&clock(), false), Vec::<String>::new());
         assert_eq!(Text::new(false).lines(&batch, 151 * MS, &clock(), false).len(), 21);
@@ -128,9 +128,13 @@ mod tests {
     #[test]
     fn a_stall_stands_in_its_place() {
         let mut text = Text::new(true);
-        let batch = [stall(stopped("SyncThread:3", 0, 140)), slow(2, 0, 145)];
-        assert_eq!(text.lines(&batch, 150 * MS, &clock(), false), Vec::<String>::new());
-        assert_eq!(heads(&text.lines(&[], 160 * MS, &clock(), false)), ["03:04:05.140   3"]);
-        assert_eq!(heads(&text.rest(&clock(), false)), ["03:04:05.145   2"]);
+        // The first proposal is alone for certain, as the second began later.
+        let batch = [stall(stopped("SyncThread:3", 0, 140)), slow(2, 0, 145), slow(2, 145, 170)];
+        assert_eq!(text.lines(&batch, 180 * MS, &clock(), false), Vec::<String>::new());
+        assert_eq!(
+            heads(&text.lines(&[], 190 * MS, &clock(), false)),
+            ["03:04:05.140   3", "03:04:05.145   2"]
+        );
+        assert_eq!(heads(&text.rest(&clock(), false)), ["03:04:05.170   2"]);
     }
 }
