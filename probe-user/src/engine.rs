@@ -4,6 +4,8 @@
 //! Invariants: a process is watched from the moment it is found until it ends; a closed link is read once
 //! more and only then given back. Deliberately absent: formats, sockets, terminals.
 
+mod begin;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock;
-use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch, pidfd};
+use crate::discover::{Change, Discovery, Filter, Procfs, Server, Tgid, Watch};
 use crate::evidence::Clue;
 use crate::explain::{Explainer, Stall};
 use crate::flushes::Flushes;
@@ -28,13 +30,10 @@ use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
 use crate::model::{FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
-use crate::queues;
 use crate::records::Record;
 
 /// How long a closed link is kept: a reader may still take what was queued.
 const GRACE: Duration = Duration::from_secs(1);
-/// Quorum port of ZooKeeper's documentation, taken where no configuration tells another.
-const DEFAULT_QUORUM_PORT: u16 = 2888;
 /// How often all processes are looked through: a new one is usually announced by its threads' names.
 pub(crate) const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// A link that was silent this long before its first packet is framed from that packet on (twice the
@@ -139,12 +138,13 @@ impl Engine {
     /// Takes the result of a scan: watches what is new, lets go of what ended.
     pub(crate) fn adopt(&mut self, servers: Vec<Server>) -> anyhow::Result<Vec<Happening>> {
         self.rescan = false;
-        let mut happenings = Vec::new();
+        let (mut happenings, mut begun) = (Vec::new(), Vec::new());
         for change in self.watch.update(servers) {
             match change {
                 Change::Appeared(server) | Change::Changed(server) => {
                     self.directory.addresses.resolve(&server);
                     self.begin(&server)?;
+                    begun.push(server.clone());
                     happenings.push(Happening::Appeared(Box::new(server)));
                 }
                 Change::Gone { tgid, .. } => {
@@ -167,63 +167,10 @@ impl Engine {
                 }
             }
         }
+        self.open_connections(&begun)?;
         self.find_jvms()?;
         self.labels.clear();
         Ok(happenings)
-    }
-
-    /// Gives clocks to the processes that have mapped their libjvm since they were found.
-    fn find_jvms(&mut self) -> anyhow::Result<()> {
-        for (tgid, process) in self.watched.iter_mut().filter(|(_, process)| process.jvm == 0) {
-            process.jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, *tgid)?;
-            if process.jvm != 0 {
-                self.kernel.watch(tgid.0, Some(*process))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ports first: the process's next call already meets them.
-    fn begin(&mut self, server: &Server) -> anyhow::Result<()> {
-        let mut ports = server.quorum_ports.clone();
-        if ports.is_empty() {
-            ports.push(DEFAULT_QUORUM_PORT);
-        }
-        for port in ports {
-            if self.ports.insert(port) {
-                self.kernel.set_port(port, true)?;
-            }
-        }
-        let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
-        // Before it is watched: a thread learns its JVM's clock when it gets its own.
-        let jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, server.tgid)?;
-        let mut watched = Process { own_quorum_port, jvm, ..Process::default() };
-        if self.sees_flushes() && self.kernel.flushes(server.tgid.0).is_none() {
-            self.kernel.count_flushes(server.tgid.0)?;
-        }
-        self.kernel.watch(server.tgid.0, Some(watched))?;
-        // At once: what its connections carry from now on is measured, and charged to its threads' clocks.
-        self.kernel.meet_threads();
-        if self.are_drained(server.tgid) {
-            watched.drained = 1;
-            self.kernel.watch(server.tgid.0, Some(watched))?;
-        }
-        self.watched.insert(server.tgid, watched);
-        self.directory.servers.insert(server.tgid.0, server.clone());
-        // Without a pidfd its end is noticed by the next scan.
-        if let Ok(descriptor) = pidfd(server.tgid).and_then(readable) {
-            self.endings.insert(server.tgid, descriptor);
-        }
-        Ok(())
-    }
-
-    /// No bytes wait unread on the process's quorum connections. Looked at after the hooks are attached.
-    fn are_drained(&self, tgid: Tgid) -> bool {
-        ["tcp", "tcp6"].iter().all(|table| {
-            // A kernel without IPv6 has no tcp6, a process that is gone has neither.
-            let text = std::fs::read_to_string(format!("/proc/{tgid}/net/{table}")).unwrap_or_default();
-            queues::are_drained(&text, &self.ports)
-        })
     }
 
     /// Waits until there is something to do: records, the end of a process, or `DRAIN_EVERY`.

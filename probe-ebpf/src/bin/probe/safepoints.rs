@@ -39,14 +39,17 @@ pub fn totals(jvm: u32, now: u64) -> Totals {
     seen.at(now)
 }
 
-/// The JVM's own thread ends a sleep: where no begin and no end of a stop can be seen, the sleep was one, of
-/// the kind that user space presumes.
+/// The JVM's own thread ends a sleep: where no begin and no end of a stop can be seen, or that of the first was not, the
+/// sleep was one, of the kind that user space presumes.
 #[inline(always)]
 pub fn presume(thread: &mut Thread, now: u64) {
     let index = thread.jvm.wrapping_sub(1);
     let Some(clock) = maps::JVMS.get_ptr(index) else { return };
-    // SAFETY: a live map value; user space writes the field once, before the process is watched.
-    if unsafe { (*clock).rung } < rung::HSPERFDATA {
+    // SAFETY: a live map value; user space writes the rung once, before the process is watched.
+    let (rung, seen) = unsafe { ((*clock).rung, (*clock).stopped) };
+    // The first stop may have begun before anybody looked.
+    let is_first = seen.gc_ns | seen.other_ns | seen.open_since == 0;
+    if rung < rung::HSPERFDATA && !is_first {
         return;
     }
     let ns = now.saturating_sub(thread.since);
