@@ -27,6 +27,8 @@ use crate::probe::Vantage;
 const LOWER_BYTES: u64 = 288 << 20;
 const UPPER_BYTES: u64 = 256 << 20;
 
+/// What a truth may be unsure by.
+const UNSURE: Duration = Duration::from_millis(1);
 /// FIFREEZE and FITHAW of linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
 const FREEZE: libc::c_ulong = 0xc004_5877;
 const THAW: libc::c_ulong = 0xc004_5878;
@@ -161,11 +163,12 @@ fn ask(root: &File, request: libc::c_ulong) -> std::io::Result<()> {
     }
 }
 
-/// Keeps a filesystem frozen for a while.
-fn freeze(mount: &Path, size: Duration) -> Result<()> {
+/// Keeps a filesystem frozen for a while, and tells for how long: without the time that freezing it took, and the way back.
+fn freeze(mount: &Path, size: Duration) -> Result<Duration> {
     let _frozen = Frozen::new(mount)?;
-    sleep_until(Instant::now() + size);
-    Ok(())
+    let begin = Instant::now();
+    sleep_until(begin + size);
+    Ok(begin.elapsed())
 }
 
 /// A device that takes no write for a while. The truth is the longest fdatasync meanwhile, by the log of
@@ -197,7 +200,7 @@ impl Fault for StalledDevice {
         let (_, lower) = self.0.mounts(sid)?;
         let log = shim::Shim::of(ensemble, sid)?;
         repeat(times, gap, || {
-            let (span, ()) = Span::of(|| freeze(&lower, size))?;
+            let (span, _) = Span::of(|| freeze(&lower, size))?;
             Ok(span)
         })?
         .into_iter()
@@ -208,7 +211,8 @@ impl Fault for StalledDevice {
 }
 
 /// A filesystem that is frozen, as for a snapshot: SyncThread waits in the write of its log, before the
-/// flush. The truth is the time for which it was frozen, its freezing included: somewhat more than the wait.
+/// flush. The truth is the time for which it was frozen. Writes wait from some moment of the freezing on, which writes the
+/// filesystem out first, to some moment of the way back: where these took long, nobody knows the truth.
 #[derive(Clone, Debug)]
 pub struct FrozenFilesystem(pub Arc<Disks>);
 
@@ -237,8 +241,9 @@ impl Fault for FrozenFilesystem {
     ) -> Result<Vec<Episode>> {
         let (upper, _) = self.0.mounts(sid)?;
         repeat(times, gap, || {
-            let (span, ()) = Span::of(|| freeze(&upper, size))?;
-            Ok(Episode { sid, span, truth_ns: Some(span.length_ns()) })
+            let (span, frozen) = Span::of(|| freeze(&upper, size))?;
+            let around = Duration::from_nanos(span.length_ns()).saturating_sub(frozen);
+            Ok(Episode { sid, span, truth_ns: (around < UNSURE).then(|| span.length_ns()) })
         })
     }
 }
