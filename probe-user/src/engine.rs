@@ -41,6 +41,8 @@ pub(crate) const SCAN_EVERY: Duration = Duration::from_secs(2);
 pub(crate) const SETTLE: Duration = Duration::from_millis(45);
 /// How often the ring is emptied when the kernel side does not ask for it.
 pub(crate) const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// How often all links are looked through for a follower that is not known, ns.
+const SEARCH_EVERY_NS: u64 = 100_000_000;
 
 /// Records that are taken from the ring at a time.
 const BATCH: usize = 8192;
@@ -80,6 +82,8 @@ pub(crate) struct Engine {
     flushes: Flushes,
     directory: Directory,
     labels: HashMap<(u32, u32), Labels>,
+    /// When all links were last looked through for a follower that was not known, monotonic ns.
+    searched_at: u64,
     closed: Ledger,
     malformed: u64,
     rescan: bool,
@@ -111,6 +115,7 @@ impl Engine {
             flushes: Flushes::default(),
             directory: Directory::default(),
             labels: HashMap::new(),
+            searched_at: 0,
             closed: Ledger::default(),
             malformed: 0,
             rescan: false,
@@ -269,12 +274,29 @@ impl Engine {
             return Ok(unknown_labels());
         };
         self.directory.note(&link.identity);
-        let labels = self.directory.recall(&link);
+        let mut labels = self.directory.recall(&link);
+        if labels.key.sid.is_none() && self.search()? {
+            labels = self.directory.recall(&link);
+        }
         self.roles.insert(labels.pid, labels.key.vantage);
         if labels.key.sid.is_some() {
             self.labels.insert((slot, generation), labels.clone());
         }
         Ok(labels)
+    }
+
+    /// A follower's own end of its connection may be on this host, and nothing of it have been told yet: looks through all
+    /// links, now and then.
+    fn search(&mut self) -> anyhow::Result<bool> {
+        let now = clock::monotonic_ns();
+        if now.saturating_sub(self.searched_at) < SEARCH_EVERY_NS {
+            return Ok(false);
+        }
+        self.searched_at = now;
+        for (_, link) in self.links()? {
+            self.directory.note(&link.identity);
+        }
+        Ok(true)
     }
 
     /// Everything at this moment. Links that closed a while ago are entered for good and given back.

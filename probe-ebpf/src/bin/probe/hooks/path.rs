@@ -9,7 +9,7 @@ use probe_ebpf::abi::side;
 use probe_ebpf::network::Path;
 
 use crate::kernel::{Sock, offset, read_kernel};
-use crate::sockets::{Candidate, rings};
+use crate::sockets::{Candidate, is_passed_over, rings};
 
 /// Offset of the value in `struct minmax_sample { u32 t; u32 v; }`.
 const MINMAX_VALUE: usize = 4;
@@ -28,11 +28,15 @@ struct Header {
 /// `void tcp_probe(struct sock *sk, struct sk_buff *skb)`: a segment has come in, and was not looked at yet
 #[btf_tracepoint(function = "tcp_probe")]
 fn acked_tp(ctx: BtfTracePointContext) -> i32 {
-    acked(Sock(ctx.arg(0)), ctx.arg(1));
+    let sk = Sock(ctx.arg(0));
+    if !is_passed_over(sk) {
+        acked(sk, ctx.arg(1));
+    }
     0
 }
 
-#[inline(always)]
+/// Out of line, so that what segments of other sockets pass through stays small.
+#[inline(never)]
 fn acked(sk: Sock, skb: *const c_void) {
     let Some(candidate) = Candidate::of(sk) else { return };
     let Some(path) = path(candidate) else { return };
@@ -64,17 +68,15 @@ fn left_tp(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the verifier checks that `struct sk_buff` has a pointer there.
     let sk = unsafe { skb.byte_add(place).cast::<*const c_void>().read() };
     // Forwarded packets belong to no socket.
-    if !sk.is_null()
-        && let Some(candidate) = Candidate::of(Sock(sk))
-    {
-        left(candidate, skb, ctx.arg(1));
+    if !sk.is_null() && !is_passed_over(Sock(sk)) {
+        left(Sock(sk), skb, ctx.arg(1));
     }
     0
 }
 
 #[inline(never)]
-fn left(candidate: Candidate, skb: *const c_void, device: u64) {
-    let Some(path) = path(candidate) else { return };
+fn left(sk: Sock, skb: *const c_void, device: u64) {
+    let Some(path) = Candidate::of(sk).and_then(path) else { return };
     let head: u64 = read_kernel(skb.wrapping_byte_add(offset!(skb_head)), 0);
     let data: u64 = read_kernel(skb.wrapping_byte_add(offset!(skb_data)), 0);
     let bytes: u32 = read_kernel(skb.wrapping_byte_add(offset!(skb_len)), 0);
