@@ -40,7 +40,7 @@ fn segments_lost_into_the_follower_are_the_network() -> Result<()> {
         stage.nft(&["add", "table", "inet", "fault"])?;
         let chain = "{ type filter hook input priority 0 ; }";
         stage.nft(&["add", "chain", "inet", "fault", "in", chain])?;
-        let loss = format!("add rule inet fault in tcp sport {port} numgen random mod 100 < 20 drop");
+        let loss = format!("add rule inet fault in tcp sport {port} numgen random mod 100 < 10 drop");
         stage.nft(&loss.split(' ').collect::<Vec<_>>())
     })?;
     shown.check("network", 1)
