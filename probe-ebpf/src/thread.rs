@@ -130,8 +130,8 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Its own place in the map, plus one.
+    pub slot_plus_one: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
     /// First argument of that call: the address of the futex, if it is one.
@@ -152,10 +152,6 @@ pub struct Thread {
     pub tid: u32,
     /// Its process.
     pub tgid: u32,
-    /// Thread id of who had the CPU when it was preempted.
-    pub preemptor: u32,
-    /// Its own place in the map, plus one.
-    pub slot_plus_one: u32,
     /// Its name when the clock began.
     pub comm: [u8; 16],
     /// When the clock began, monotonic ns.
@@ -189,7 +185,7 @@ impl Thread {
         call: 0,
         hand: 0,
         jvm: 0,
-        reserved: 0,
+        slot_plus_one: 0,
         since: 0,
         word: 0,
         slices: Slices::NONE,
@@ -210,8 +206,6 @@ impl Thread {
         history: History::EMPTY,
         tid: 0,
         tgid: 0,
-        preemptor: 0,
-        slot_plus_one: 0,
         comm: [0; 16],
         born_at: 0,
         discarded: 0,

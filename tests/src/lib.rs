@@ -15,6 +15,7 @@ pub mod fault;
 pub mod http;
 pub mod judgement;
 pub mod load;
+pub mod machine;
 pub mod markdown;
 pub mod net;
 pub mod poll;

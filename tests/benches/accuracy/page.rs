@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use termite_probe_tests::judgement::{ALARM_NS, Alarm, Bars, Finding, Score, Shares};
+use termite_probe_tests::machine;
 use termite_probe_tests::markdown::{Table, with_part};
 
 use crate::results::{Outcome, Results};
@@ -26,18 +27,8 @@ pub struct Page {
 impl Page {
     /// Begins with the machine, and how busy it is.
     pub fn begin(quick: bool) -> Result<Self> {
-        let kernel = read("/proc/sys/kernel/osrelease")?;
-        let cpus = std::thread::available_parallelism().context("cannot count the CPUs")?;
-        let cpuinfo = read("/proc/cpuinfo")?;
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let model = model.map_or("unknown", |(_, model)| model);
-        let load = read("/proc/loadavg")?;
-        let load = load.split(' ').next().unwrap_or_default();
-        let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
         let command = if quick { "cargo xtask accuracy --quick" } else { "cargo xtask accuracy" };
-        let machine = format!(
-            "`{command}` on Linux {kernel}, {cpus} CPUs ({model}), {date}, load average before the run {load}."
-        );
+        let machine = format!("`{command}` on {}.", machine::describe()?);
         Ok(Self { machine })
     }
 
@@ -228,9 +219,4 @@ fn rate(alarms: &[&Alarm], looked: Duration) -> f64 {
 
 fn milliseconds(ns: u64) -> String {
     format!("{:.2} ms", ns as f64 / 1e6)
-}
-
-fn read(path: &str) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    Ok(text.trim_end().to_owned())
 }

@@ -48,7 +48,7 @@ fn switch_tp(ctx: BtfTracePointContext) -> i32 {
     if is_tracked(out) {
         let preempted: u64 = ctx.arg(0);
         let state: u64 = ctx.arg(3);
-        switched_out(prev, (preempted & 1 == 1) as u32, state as u32, into);
+        switched_out(prev, (preempted & 1 == 1) as u32, state as u32);
     }
     if is_tracked(into) {
         switched_in(next, prev);
@@ -57,14 +57,13 @@ fn switch_tp(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(never)]
-fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, next: u32) -> i32 {
+fn switched_out(task: TaskStruct, preempted: u32, task_state: u32) -> i32 {
     let Some(thread) = threads::find(task.tid()) else { return 0 };
     // SAFETY: a map value lives as long as the map; this CPU's scheduler alone has the task.
     let thread = unsafe { &mut *thread };
     let now = now();
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     let state = if preempted == 1 || task_state == 0 {
-        thread.preemptor = next;
         overlay.throttled_ns = threads::throttled_ns(thread, task, now, 0);
         state::RUNNABLE
     } else if is_stopped(task, task_state) {
