@@ -26,6 +26,10 @@ use tls::TLS_HEADER;
 /// Size of the copy buffer: twice the longest piece, so that masked offset plus masked length always fit.
 pub const BUFFER: usize = 128;
 const PIECE_MASK: u32 = 63;
+/// A head and the number of its authinfos, where it has no data.
+const AND_COUNT: u32 = zab::HEAD_BYTES + 4;
+/// A head and the part of its data that is looked at.
+const AND_SAMPLE: u32 = zab::HEAD_BYTES + zab::TXN_SAMPLE_BYTES;
 
 /// Access to the bytes of the call in progress.
 pub trait CallBytes {
@@ -250,12 +254,11 @@ impl Framer {
             phase::HEAD => self.head_turn(bytes, left),
             phase::SAMPLE => {
                 // The sample is kept behind its head.
-                let wanted = if self.is_transaction() {
-                    zab::HEAD_BYTES + zab::TXN_SAMPLE_BYTES
+                if self.collect(bytes, left, zab::HEAD_BYTES + self.sample_bytes()) {
+                    self.sample_done()
                 } else {
-                    zab::HEAD_BYTES + zab::SID_SAMPLE_BYTES
-                };
-                if self.collect(bytes, left, wanted) { self.sample_done() } else { Turn::More }
+                    Turn::More
+                }
             }
             phase::DATA | phase::AUTH_TEXT => self.skip_turn(left),
             phase::AUTH_COUNT => {
@@ -287,6 +290,12 @@ impl Framer {
         self.kind == packet::PROPOSAL || self.kind == packet::INFORM
     }
 
+    /// How much of the data is looked at.
+    #[inline(always)]
+    fn sample_bytes(&self) -> u32 {
+        if self.is_transaction() { zab::TXN_SAMPLE_BYTES } else { zab::SID_SAMPLE_BYTES }
+    }
+
     /// Gathers `wanted` bytes at the front of the buffer; true when they are all there.
     #[inline(always)]
     fn collect(&mut self, bytes: &impl CallBytes, left: u32, wanted: u32) -> bool {
@@ -310,23 +319,34 @@ impl Framer {
 
     #[inline(always)]
     fn head_turn(&mut self, bytes: &impl CallBytes, left: u32) -> Turn {
-        // Most packets are twenty bytes, head and null authinfo: take them in one piece when they are here.
-        let short = self.have == 0 && left >= 20;
-        if !self.collect(bytes, left, if short { 20 } else { zab::HEAD_BYTES }) {
+        // Most packets are twenty bytes, head and null authinfo, or a head and its sample: take them in one piece when they
+        // are here.
+        let more = match (self.have, left) {
+            (0, AND_SAMPLE..) => zab::TXN_SAMPLE_BYTES,
+            (0, AND_COUNT..) => 4,
+            _ => 0,
+        };
+        if !self.collect(bytes, left, zab::HEAD_BYTES + more) {
             // A reader of TLS takes the five bytes of a record's header alone.
             if self.trust == trust::HUNTING && self.have == TLS_HEADER && self.chunk_len == TLS_HEADER {
                 return self.tls_hint();
             }
             return Turn::More;
         }
-        if short {
-            self.pos -= 4;
-        }
+        self.pos -= more;
         let turn = self.head_done();
-        if short && self.phase == phase::AUTH_COUNT && matches!(turn, Turn::More) {
+        if !matches!(turn, Turn::More) {
+            return turn;
+        }
+        if more > 0 && self.phase == phase::AUTH_COUNT {
             self.pos += 4;
             let count = be32(&self.head, 16) as i32;
             return self.auth_count_done(count);
+        }
+        if more == zab::TXN_SAMPLE_BYTES && self.phase == phase::SAMPLE {
+            self.pos += self.sample_bytes();
+            self.have = 0;
+            return self.sample_done();
         }
         turn
     }

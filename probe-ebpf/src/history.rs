@@ -184,6 +184,28 @@ impl History {
         end
     }
 
+    /// The parts of the span from `from` to `to`, which is at or before `since`, the newest mark, into `into`. Gives the instant
+    /// where what is kept one by one begins, or one before `from`: up to there nothing is in the parts.
+    #[inline(always)]
+    pub fn span(&self, from: u64, to: u64, since: u64, into: &mut Parts) -> u64 {
+        *into = [0; cause::COUNT];
+        let (mut end, kept) = (since, self.segments());
+        for back in 0..FINE as u64 - 1 {
+            if end <= from || back >= kept {
+                break;
+            }
+            let begin = self.mark(back.wrapping_add(1)).at();
+            let before = mask_if_later(from, begin);
+            let first = (from & before) | (begin & !before);
+            let ns = smaller(end, to).wrapping_sub(first);
+            let part = &mut into[self.mark(back).cause()];
+            // Nothing of a segment after the span.
+            *part = part.wrapping_add(ns & !mask_if_later(first, to));
+            end = begin;
+        }
+        end
+    }
+
     /// From the reading `into` at `end` back to `at`, before the segments that are kept one by one.
     #[inline(always)]
     pub fn long_ago(&self, at: u64, end: u64, into: &mut Parts) {

@@ -152,11 +152,11 @@ pub struct Call {
     pub incoming: u32,
     /// Thread that made the call.
     pub tid: u32,
-    /// Slot of its clock plus one, 0 when it has none.
+    /// Slot of its clock plus one, 0 when it has none, or was not asked for it yet.
     pub thread: u32,
     /// Explicit padding.
     pub reserved: u32,
-    /// The flush before an outgoing call, zero when none is known.
+    /// The flush before an outgoing call, zero when none is known, or was not asked for yet.
     pub flush: Flush,
 }
 
@@ -167,12 +167,12 @@ pub enum Effect {
     None,
     /// A proposal was read that came with other bytes than the last: [`Link::write_receipt`] is due.
     Received,
-    /// A proposal's delay is known: [`Link::charge`] and [`Link::count_stall`] are due.
+    /// A proposal's delay is known: [`Link::charge`] is due, and if it is a stall [`Link::count_stall`].
     Measured {
         /// Where its record stands in [`Link::records`]. Slot and generation are the caller's to fill in.
         place: u32,
-        /// 1 when somebody asked for the record.
-        emit: u32,
+        /// The delay, ns.
+        delay: u64,
     },
     /// A heartbeat was answered.
     Heartbeat {
@@ -309,8 +309,8 @@ impl Link {
         if kind == packet::PROPOSAL || kind == packet::ACK || kind == packet::PING {
             let stamp = self.stamp(rings, config, call, end_seq);
             return match kind {
-                packet::PROPOSAL => self.on_proposal(rings, config, call, zxid, stamp),
-                packet::ACK => self.on_ack(rings, config, call, zxid, stamp),
+                packet::PROPOSAL => self.on_proposal(rings, call, zxid, stamp),
+                packet::ACK => self.on_ack(rings, call, zxid, stamp),
                 _ => self.on_ping(call, stamp),
             };
         }
@@ -359,14 +359,7 @@ impl Link {
     }
 
     #[inline(always)]
-    fn on_proposal(
-        &mut self,
-        rings: &mut Rings,
-        config: &Config,
-        call: &Call,
-        zxid: u64,
-        stamp: Stamp,
-    ) -> Effect {
+    fn on_proposal(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
         if self.down.relocked == 1 {
             // What was lost may hold the end of a join, or proposals; and what was found may be a value
             // that looks like packets: an ACK must confirm it first.
@@ -393,20 +386,14 @@ impl Link {
             return effect; // a learner acknowledges what it has read
         }
         let Some(ack) = overtaken::take(&mut rings.overtaken, zxid) else { return Effect::None };
-        self.window.leave_at_once(zxid);
+        self.counts.expired += self.window.leave_at_once(zxid) as u64;
         self.counts.matched += 1;
         let ack_call = Call { now: ack.read_at, incoming: 1, ..*call };
-        self.measure(
-            config,
-            &ack_call,
-            zxid,
-            &entry,
-            Stamp { at: ack.arrived_at, doubt: 0, end_seq: ack.end_seq },
-        )
+        self.measure(&ack_call, zxid, &entry, Stamp { at: ack.arrived_at, doubt: 0, end_seq: ack.end_seq })
     }
 
     #[inline(always)]
-    fn on_ack(&mut self, rings: &mut Rings, config: &Config, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
+    fn on_ack(&mut self, rings: &mut Rings, call: &Call, zxid: u64, stamp: Stamp) -> Effect {
         if zxid as u32 == 0 {
             return Effect::None; // of NEWLEADER, not of a proposal
         }
@@ -426,7 +413,7 @@ impl Link {
                     self.down.epoch = self.up.epoch;
                     self.epoch = self.up.epoch;
                 }
-                self.measure(config, call, zxid, &entry, stamp)
+                self.measure(call, zxid, &entry, stamp)
             }
             Taken::Replayed => {
                 self.counts.replayed_acks += 1;

@@ -6,10 +6,11 @@
 /// The thread that every JVM starts early (HotSpot: vmThread.cpp): it stops the others.
 pub const VM_THREAD: [u8; 16] = *b"VM Thread\0\0\0\0\0\0\0";
 
-/// First eight bytes of the names of ZooKeeper's threads that read or write a quorum connection, or write the log:
-/// QuorumPeer, SyncRequestProcessor, LearnerHandler, LearnerSender in two spellings.
-const PATH: [u64; 5] =
-    [word(b"QuorumPe"), word(b"SyncThre"), word(b"LearnerH"), word(b"LearnerS"), word(b"Sender-/")];
+/// First eight bytes of the names of ZooKeeper's threads that read proposals or ACKs, write the log, or send ACKs:
+/// QuorumPeer, LearnerHandler, SyncRequestProcessor, LearnerSender.
+const PATH: [u64; 4] = [word(b"QuorumPe"), word(b"LearnerH"), word(b"SyncThre"), word(b"LearnerS")];
+/// Of the threads that send proposals: where those begin, nobody has waited for them yet.
+const SENDER: u64 = word(b"Sender-/");
 
 /// First eight bytes of the names of a JVM's own threads (HotSpot, JDK 8 to 25): they wake a server's threads, but hand no
 /// work over.
@@ -54,10 +55,10 @@ pub const fn start(comm: &[u8; 16]) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn is_telling(start: u64) -> bool {
-    PATH.contains(&start) || start == word(b"VM Threa")
+    PATH.contains(&start) || start == SENDER || start == word(b"VM Threa")
 }
 
-/// Is it the name of a thread that reads or writes a quorum connection, or writes the log? The listener for new
+/// Is it the name of a thread that reads proposals or ACKs, writes the log, or sends ACKs? The listener for new
 /// connections (QuorumPeerListener) is not.
 #[inline(always)]
 #[must_use]
@@ -91,7 +92,10 @@ mod tests {
         {
             assert!(is_on_path(&path) && !is_internal(&path), "{path:?}");
         }
-        for other in ["QuorumPeerListener", "CommitProcessor:1", "NIOWorkerThread-1", "main"].map(comm) {
+        for other in
+            ["QuorumPeerListener", "Sender-/127.0.0.1:4567", "CommitProcessor:1", "NIOWorkerThread-1", "main"]
+                .map(comm)
+        {
             assert!(!is_on_path(&other) && !is_internal(&other), "{other:?}");
         }
         for own in

@@ -21,6 +21,8 @@ use crate::arrivals::seq_at_or_after;
 /// Marks that a track holds.
 pub const CAPACITY: u32 = 1024;
 const MASK: u64 = CAPACITY as u64 - 1;
+/// The newest marks, which are looked at first.
+const NEAR: u32 = 8;
 
 /// TCP's timestamps tick in milliseconds (`TCP_TS_HZ`, include/net/tcp.h).
 const TICK_NS: u64 = 1_000_000;
@@ -75,9 +77,32 @@ impl Track {
     #[inline(always)]
     fn place(&self, end_seq: u32) -> Option<usize> {
         let size = if self.made < CAPACITY as u64 { self.made as u32 } else { CAPACITY };
+        // Mostly it is one of the newest, which share a few lines of cache.
+        let mut newer = 0_u32;
+        for back in 0..NEAR {
+            let mark = self.marks[(self.made.wrapping_sub(back as u64 + 1) & MASK) as usize];
+            let before = mark.end_seq.wrapping_sub(end_seq);
+            newer = newer.wrapping_add(black_box(!before & back.wrapping_sub(size)) >> 31);
+        }
+        if newer < NEAR {
+            let is_known = newer > 0 && newer < size;
+            return if is_known {
+                Some((self.made.wrapping_sub(newer as u64) & MASK) as usize)
+            } else {
+                None
+            };
+        }
+        let low = self.place_of_old(end_seq, size);
+        let first = self.made.wrapping_sub(size as u64);
+        if low == 0 || low >= size { None } else { Some((first.wrapping_add(low as u64) & MASK) as usize) }
+    }
+
+    /// As [`Self::place`], among all `size` marks, counted from the oldest. Out of line: seldom, and long.
+    #[inline(never)]
+    fn place_of_old(&self, end_seq: u32, size: u32) -> u32 {
         let first = self.made.wrapping_sub(size as u64) as u32;
         let mut low = 0_u32;
-        // Without branches, as in `Arrivals::find`.
+        // Without branches, as in `Arrivals::first_of_many`.
         let mut turn = 0;
         while turn < 11 {
             let shift = if turn < 10 { 9 - turn } else { 0 };
@@ -88,7 +113,7 @@ impl Track {
             low = low.wrapping_add((black_box(before & inside) >> 31) << shift);
             turn += 1;
         }
-        if low == 0 || low >= size { None } else { Some((first.wrapping_add(low) as u64 & MASK) as usize) }
+        low
     }
 
     /// The first mark at or after `end_seq`, or one of zeros.

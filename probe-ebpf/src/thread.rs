@@ -130,8 +130,8 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// Its own place in the map, plus one.
-    pub slot_plus_one: u32,
+    /// 1 when it is on a proposal's path at a learner: it reads proposals or sends ACKs, or hands work to one that does.
+    pub path: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,
     /// First argument of that call: the address of the futex, if it is one.
@@ -152,6 +152,10 @@ pub struct Thread {
     pub tid: u32,
     /// Its process.
     pub tgid: u32,
+    /// Its own place in the map, plus one.
+    pub slot_plus_one: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Its name when the clock began.
     pub comm: [u8; 16],
     /// When the clock began, monotonic ns.
@@ -185,7 +189,7 @@ impl Thread {
         call: 0,
         hand: 0,
         jvm: 0,
-        slot_plus_one: 0,
+        path: 0,
         since: 0,
         word: 0,
         slices: Slices::NONE,
@@ -206,6 +210,8 @@ impl Thread {
         history: History::EMPTY,
         tid: 0,
         tgid: 0,
+        slot_plus_one: 0,
+        reserved: 0,
         comm: [0; 16],
         born_at: 0,
         discarded: 0,
@@ -221,6 +227,7 @@ impl Thread {
         self.slot_plus_one = slot.wrapping_add(1);
         self.jvm = 0;
         self.hand = 0;
+        self.path = 0;
         self.mode = 0;
         self.woken.at = 0;
         self.slices.word = 0;
@@ -442,6 +449,10 @@ pub trait Clock {
     /// does not add up is left out by [`Self::parts_of`].
     fn look_back_of(&mut self, other: &Self, at: u64, into: usize);
 
+    /// The parts of the span from `from` to `to` into `scratch[0]`, if the segments that are kept one by one reach back so
+    /// far. The clock must be settled since.
+    fn recent(&mut self, from: u64, to: u64) -> bool;
+
     /// As [`Self::parts`], of `other`.
     #[inline(always)]
     fn parts_of(&mut self, other: &Self, from: u64, to: u64) {
@@ -454,9 +465,11 @@ pub trait Clock {
     /// they sum to its length. For the thread itself.
     #[inline(always)]
     fn parts(&mut self, from: u64, to: u64) {
-        self.look_back(to, 0);
-        self.look_back(from, 1);
-        self.thread().subtract(to.saturating_sub(from));
+        if !self.recent(from, to) {
+            self.look_back(to, 0);
+            self.look_back(from, 1);
+            self.thread().subtract(to.saturating_sub(from));
+        }
     }
 }
 
@@ -469,6 +482,11 @@ impl Clock for Thread {
     #[inline(always)]
     fn look_back(&mut self, at: u64, into: usize) {
         self.history.at(at, self.since, &self.sums, &mut self.scratch[into & 1]);
+    }
+
+    #[inline(always)]
+    fn recent(&mut self, from: u64, to: u64) -> bool {
+        self.history.span(from, to, self.since, &mut self.scratch[0]) <= from
     }
 
     #[inline(always)]

@@ -187,13 +187,14 @@ impl Window {
             && counter.wrapping_sub(self.high) < crate::overtaken::CAPACITY
     }
 
-    /// The proposal that just entered was acknowledged before: it leaves at once.
+    /// The proposal that just entered was acknowledged before: it leaves at once. Gives the live ones before it that it
+    /// passes over: ACKs come in order, so none will come for them.
     #[inline(always)]
-    pub fn leave_at_once(&mut self, zxid: u64) {
+    pub fn leave_at_once(&mut self, zxid: u64) -> u32 {
         let counter = zxid as u32;
-        if self.low == counter {
-            self.low = counter.wrapping_add(1);
-        }
+        let expired = self.live_before(counter);
+        self.low = counter.wrapping_add(1);
+        expired
     }
 
     /// A proposal enters.
@@ -313,6 +314,20 @@ mod tests {
         assert_eq!(w.take(&r, zxid(7)), Taken::Replayed);
         assert_eq!(w.take(&r, zxid(8)), Taken::Replayed);
         assert!(matches!(w.take(&r, zxid(9)), Taken::Entry { expired: 0, .. }));
+    }
+
+    #[test]
+    fn an_overtaken_proposal_leaves_those_before_it_behind() {
+        let (mut r, mut w) = (ring(), Window { mode: mode::JOINING, ..Window::default() });
+        w.push(&mut r, zxid(7), Entry::default());
+        w.go_live(1);
+        w.push(&mut r, zxid(8), Entry::default());
+        assert_eq!(w.leave_at_once(zxid(8)), 0, "one that does not count waits before it");
+        assert_eq!((w.seen(), w.in_flight()), (1, 0));
+        w.push(&mut r, zxid(9), Entry::default());
+        w.push(&mut r, zxid(10), Entry::default());
+        assert_eq!(w.leave_at_once(zxid(10)), 1, "one that counts");
+        assert_eq!((w.seen(), w.in_flight()), (3, 0));
     }
 
     #[test]

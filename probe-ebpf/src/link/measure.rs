@@ -5,7 +5,7 @@
 
 use core::hint::black_box;
 
-use crate::abi::{Config, Flush, ProposalRecord, flag};
+use crate::abi::{Flush, ProposalRecord, flag};
 use crate::cause::{self, Parts};
 use crate::link::{Call, Effect, Link, Rings, Stamp};
 use crate::network::Path;
@@ -66,14 +66,7 @@ impl Link {
 
     /// Turns the instants of a matched proposal into a delay and stages.
     #[inline(always)]
-    pub(super) fn measure(
-        &mut self,
-        config: &Config,
-        call: &Call,
-        zxid: u64,
-        entry: &Entry,
-        end: Stamp,
-    ) -> Effect {
+    pub(super) fn measure(&mut self, call: &Call, zxid: u64, entry: &Entry, end: Stamp) -> Effect {
         let began_at = entry.began_at();
         let doubt = entry.began | end.doubt;
         if doubt & Entry::NO_ARRIVAL != 0 || end.at < began_at {
@@ -96,7 +89,18 @@ impl Link {
         if call.incoming == 0 {
             self.add_stages(&call.flush);
         }
-        Effect::Measured { place: call.incoming, emit: (delay >= config.slower_ns) as u32 }
+        Effect::Measured { place: call.incoming, delay }
+    }
+
+    /// Is there time in the delay of the learner's record of which neither the clock of the thread that sends the ACK nor a
+    /// receipt tells? Then [`Self::inherit`] and [`Self::recall`] are to be tried.
+    #[inline(always)]
+    #[must_use]
+    pub fn lacks_what_the_reader_did(&self, rings: &Rings, sender: Option<&mut impl Clock>) -> bool {
+        let record = &self.records[0];
+        let born_at = sender.map_or(0, |sender| sender.thread().born_at);
+        let receipt = &rings.receipts[record.receipt as usize & (RECEIPTS - 1)];
+        born_at > record.read_at || receipt.number != record.receipt
     }
 
     /// At the learner, where the clock of the thread that sends the ACK began after the proposal was read: what the thread
@@ -152,14 +156,11 @@ impl Link {
         cause::add(&mut self.causes_ns, &self.records[place & 1].causes_ns);
     }
 
-    /// Counts the charged delay of the record at `place` under its largest cause if it took `stall_ns` or longer.
+    /// Counts the charged delay of the record at `place`, a stall, under its largest cause.
     #[inline(always)]
-    pub fn count_stall(&mut self, place: usize, stall_ns: u64) {
-        let record = &self.records[place & 1];
-        if record.ended_at.wrapping_sub(record.began_at) >= stall_ns {
-            let verdict = cause::largest(&record.causes_ns);
-            self.stalls_by_cause[black_box(verdict) & (cause::COUNT - 1)] += 1;
-        }
+    pub fn count_stall(&mut self, place: usize) {
+        let verdict = cause::largest(&self.records[place & 1].causes_ns);
+        self.stalls_by_cause[black_box(verdict) & (cause::COUNT - 1)] += 1;
     }
 
     /// At the leader the delay is the network's and the other node's; how long the ACK waited to be read is

@@ -131,16 +131,19 @@ impl Probe {
                         Effect::Received => {
                             self.link.write_receipt(&mut self.rings, Some(&mut *self.threads[1]));
                         }
-                        Effect::Measured { place, .. } => {
-                            if place == 0 {
-                                let (sender, reader) = self.threads.split_at_mut(1);
+                        Effect::Measured { place, delay } => {
+                            let (sender, reader) = self.threads.split_at_mut(1);
+                            if place == 0
+                                && self.link.lacks_what_the_reader_did(&self.rings, Some(&mut *sender[0]))
+                            {
                                 self.link.inherit(&mut *sender[0], &mut *reader[0]);
                                 self.link.recall(&self.rings, &mut *sender[0], &mut *reader[0]);
                             }
                             let thread = Some(&mut *self.threads[call.incoming as usize]);
-                            let stall_ns = self.config.stall_ns;
                             self.link.charge(&self.rings, thread, place as usize);
-                            self.link.count_stall(place as usize, stall_ns);
+                            if delay >= self.config.stall_ns {
+                                self.link.count_stall(place as usize);
+                            }
                             self.records.push(self.link.records[place as usize]);
                         }
                         Effect::Heartbeat { began_at, ended_at } => {
@@ -345,10 +348,11 @@ proptest! {
             probe.link.arrivals.push(&mut probe.rings.arrivals, now as u32, now);
             let packet = (kind, zxid, 0, now as u32);
             let effect = probe.link.on_packet(&mut probe.rings, &probe.config, &call, packet);
-            if let Effect::Measured { place, .. } = effect {
-                let stall_ns = probe.config.stall_ns;
+            if let Effect::Measured { place, delay } = effect {
                 probe.link.charge(&probe.rings, None::<&mut Thread>, place as usize);
-                probe.link.count_stall(place as usize, stall_ns);
+                if delay >= probe.config.stall_ns {
+                    probe.link.count_stall(place as usize);
+                }
                 probe.records.push(probe.link.records[place as usize]);
             }
             probe.check();

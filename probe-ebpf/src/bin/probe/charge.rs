@@ -3,22 +3,31 @@
 
 use core::hint::black_box;
 
-use probe_ebpf::abi::{HeartbeatRecord, kind};
+use probe_ebpf::abi::{HeartbeatRecord, kind, side};
 use probe_ebpf::cause::Parts;
 use probe_ebpf::link::{Effect, Link, Rings};
 use probe_ebpf::thread::{Clock, Thread};
+use probe_ebpf::zab;
 
 use crate::emit::emit;
 use crate::kernel::{Task, config};
 use crate::sockets::{LinkRef, rings, transition};
 use crate::{maps, threads};
 
-/// What a packet asks for next: the answer of [`packet`], which carries the record's place in bit 2.
+/// What a packet asks for next: bits of the answer of [`packet`].
 mod due {
     pub const RECEIPT: u64 = 1;
     pub const CHARGE: u64 = 2;
-    pub const CHARGE_AND_TELL: u64 = 3;
-    pub const WHAT: u64 = 3;
+    pub const TELL: u64 = 4;
+    pub const STALL: u64 = 8;
+    /// Where the record stands.
+    pub const PLACE: u64 = 16;
+}
+
+/// What [`proposal`] answers.
+mod charged {
+    pub const DONE: u64 = 0;
+    pub const READER_IS_TO_BE_ASKED: u64 = 1;
 }
 
 /// Does all that the packet asks for which the framer of one direction holds. The functions follow one another
@@ -26,31 +35,28 @@ mod due {
 #[inline(always)]
 pub fn handle(slot: u64, incoming: u64) {
     let due = black_box(packet(slot, incoming));
-    let place = (due >> 2) & 1;
-    match due & due::WHAT {
-        due::RECEIPT => {
-            receipt(slot, incoming);
-        }
-        due::CHARGE => {
-            ask_reader(slot, place);
-            proposal(slot, incoming, place);
-            stall(slot, place);
-        }
-        due::CHARGE_AND_TELL => {
-            ask_reader(slot, place);
-            proposal(slot, incoming, place);
-            stall(slot, place);
-            tell(slot, place);
-        }
-        _ => {}
+    if due == 0 {
+        return;
     }
-}
-
-#[inline(always)]
-fn ask_reader(slot: u64, place: u64) {
-    if place == 0 {
+    if due & due::RECEIPT != 0 {
+        clock(slot, incoming);
+        receipt(slot, incoming);
+        return;
+    }
+    let place = (due / due::PLACE) & 1;
+    if incoming == place {
+        clock(slot, incoming);
+    }
+    if black_box(proposal(slot, incoming, place, 0)) == charged::READER_IS_TO_BE_ASKED {
         inherit(slot);
         recall(slot);
+        proposal(slot, incoming, place, 1);
+    }
+    if due & due::STALL != 0 {
+        stall(slot, place);
+    }
+    if due & due::TELL != 0 {
+        tell(slot, place);
     }
 }
 
@@ -62,15 +68,22 @@ extern "C" fn packet(slot: u64, incoming: u64) -> u64 {
     let Some(rings) = rings(at.slot) else { return 0 };
     // SAFETY: map values live as long as their maps; the direction's `busy` is held.
     let (link, rings): (&mut Link, &mut Rings) = unsafe { (&mut *at.link, &mut *rings) };
+    let learner = link.identity.side == side::LEARNER;
+    let framer = link.framer(incoming == 1);
+    if learner && incoming == 0 && framer.kind == zab::packet::ACK {
+        find_flush(link);
+    }
     let framer = link.framer(incoming == 1);
     let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
     let call = link.calls[incoming as usize & 1];
     match link.on_packet(rings, &config(), &call, packet) {
         Effect::None => {}
         Effect::Received => return due::RECEIPT,
-        Effect::Measured { place, emit } => {
-            let what = if emit == 1 { due::CHARGE_AND_TELL } else { due::CHARGE };
-            return (u64::from(place & 1) << 2) | what;
+        Effect::Measured { place, delay } => {
+            let config = config();
+            let tell = if delay >= config.slower_ns { due::TELL } else { 0 };
+            let stall = if delay >= config.stall_ns { due::STALL } else { 0 };
+            return (u64::from(place & 1) * due::PLACE) | due::CHARGE | tell | stall;
         }
         Effect::Heartbeat { began_at, ended_at } => {
             if config().heartbeats == 1 {
@@ -107,19 +120,51 @@ extern "C" fn tell(slot: u64, place: u64) -> u64 {
     0
 }
 
-/// Brings the clock of the current thread (`both` ids) up to `now` and tells its slot plus one; 0 when it can have
-/// none. Who reads proposals is the first of the hands through which they go.
+/// The flush before the ACK that a call has sent: this thread's own, or, where another thread sends, its process's.
+#[inline(always)]
+fn find_flush(link: &mut Link) {
+    let call = &mut link.calls[0];
+    if call.flush.ended_at != 0 {
+        return; // of an ACK before it in the same call
+    }
+    // SAFETY: entries are overwritten in place at worst, which costs one stage split.
+    unsafe {
+        if let Some(flush) = maps::FLUSHES.get(call.tid) {
+            call.flush = *flush;
+        } else if let Some(process) = maps::PROCESSES.get(link.identity.tgid) {
+            call.flush = process.flush;
+        }
+    }
+}
+
+/// Brings the clock of the current thread up to the call that it makes on the link in `slot`, once for each call. A thread that
+/// reads proposals or ACKs or sends ACKs gets one if it has none. Who reads proposals is the first of the hands through which
+/// they go.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn clock(both: u64, now: u64, reads_proposals: u64) -> u64 {
-    let Some(thread) = threads::current(Task::from_both(both), now) else { return 0 };
+extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
+    let Some(at) = link(slot) else { return 1 };
+    // SAFETY: as in `packet`.
+    let link = unsafe { &mut *at.link };
+    let learner = link.identity.side == side::LEARNER;
+    let call = &mut link.calls[incoming as usize & 1];
+    if call.thread != 0 {
+        return 0;
+    }
+    let Some(thread) = threads::current(Task { tgid: link.identity.tgid, tid: call.tid }, call.now) else {
+        return 1;
+    };
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let thread = unsafe { &mut *thread };
-    if reads_proposals == 1 {
-        thread.hand = 1;
+    if learner {
+        thread.path = 1;
+        if incoming == 1 {
+            thread.hand = 1;
+        }
     }
-    thread.settle(now, threads::irq_ns(now));
-    thread.slot_plus_one.into()
+    thread.settle(call.now, threads::irq_ns(call.now));
+    call.thread = thread.slot_plus_one;
+    0
 }
 
 /// Writes the receipt of the proposal that the link in `slot` has just read.
@@ -134,16 +179,20 @@ extern "C" fn receipt(slot: u64, incoming: u64) -> u64 {
     0
 }
 
-/// Charges the proposal whose record stands at `place` of the link in `slot`. The direction is that of the call.
+/// Charges the proposal whose record stands at `place` of the link in `slot`. The direction is that of the call. Answers
+/// one of [`charged`]; with `asked` 1 the reader was.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn proposal(slot: u64, incoming: u64, place: u64) -> u64 {
-    let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
+extern "C" fn proposal(slot: u64, incoming: u64, place: u64, asked: u64) -> u64 {
+    let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return charged::DONE };
     // SAFETY: as in `packet`.
     let (link, rings) = unsafe { (&mut *at.link, &*rings) };
-    let thread = link.calls[incoming as usize & 1].thread.into();
-    link.charge(rings, thread_in(thread).as_mut(), place as usize & 1);
-    0
+    let mut thread = thread_in(link.calls[incoming as usize & 1].thread.into());
+    if asked == 0 && place == 0 && link.lacks_what_the_reader_did(rings, thread.as_mut()) {
+        return charged::READER_IS_TO_BE_ASKED;
+    }
+    link.charge(rings, thread.as_mut(), place as usize & 1);
+    charged::DONE
 }
 
 /// Asks the reader's clock for what else nobody would know: see [`Link::inherit`] and [`Link::recall`].
@@ -180,7 +229,7 @@ extern "C" fn recall(slot: u64) -> u64 {
 extern "C" fn stall(slot: u64, place: u64) -> u64 {
     let Some(at) = link(slot) else { return 1 };
     // SAFETY: as in `packet`.
-    unsafe { (*at.link).count_stall(place as usize & 1, config().stall_ns) };
+    unsafe { (*at.link).count_stall(place as usize & 1) };
     0
 }
 
@@ -219,6 +268,17 @@ extern "C" fn look_long_ago(slot: u64, at: u64, end: u64, own: u64, into: u64) -
     0
 }
 
+/// The parts of a span into the scratch of the current thread, whose clock is in `own` (plus one): see [`Clock::recent`].
+/// Gives the instant from which on they are there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn span(own: u64, from: u64, to: u64) -> u64 {
+    let Some(thread) = thread_in(own) else { return u64::MAX };
+    let thread = thread.thread;
+    // SAFETY: a map value; the thread is the current one, and its scratch no part of what is read.
+    unsafe { (*thread).history.span(from, to, (*thread).since, &mut *place(thread, 0)) }
+}
+
 /// A place of a thread's scratch.
 #[inline(always)]
 fn place(thread: *mut Thread, into: u64) -> *mut Parts {
@@ -242,6 +302,11 @@ impl Clock for SlotClock {
     #[inline(always)]
     fn look_back(&mut self, at: u64, into: usize) {
         look_back(self.slot_plus_one, at, self.slot_plus_one, into as u64);
+    }
+
+    #[inline(always)]
+    fn recent(&mut self, from: u64, to: u64) -> bool {
+        black_box(span(self.slot_plus_one, from, to)) <= from
     }
 
     #[inline(always)]

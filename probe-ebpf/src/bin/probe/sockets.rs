@@ -66,47 +66,27 @@ pub fn is_passed_over(sk: Sock) -> bool {
     maps::port_filter().turns_away(sk.load(PAIR_OFFSET))
 }
 
-/// A socket that may have a link.
-#[derive(Clone, Copy)]
-pub struct Candidate {
-    /// The socket.
-    sk: Sock,
-    local: u16,
-    remote: u16,
-    on_quorum_port: bool,
+/// The link of a socket, created when it has none and is on a quorum port. `task` is its user, when that is who runs now.
+#[inline(always)]
+pub fn link(sk: Sock, task: Option<Task>) -> Option<LinkRef> {
+    // First what is asked for nearly always: a look into the socket's storage, and not into the ports.
+    if let Some(at) = find(sk) {
+        adopt(at, task);
+        return Some(at);
+    }
+    meet(sk, task)
 }
 
-impl Candidate {
-    /// Looks at the ports.
-    #[inline(always)]
-    pub fn of(sk: Sock) -> Option<Self> {
-        let local: u16 = sk.load(offset!(skc_num));
-        let remote = u16::from_be(sk.load(offset!(skc_dport)));
-        let on_quorum_port = bit(&maps::PORTS, local as u32) || bit(&maps::PORTS, remote as u32);
-        // A connection that was reset has given its own port back, and what it received may still be read.
-        let is_reset = local == 0 && remote != 0;
-        if on_quorum_port || is_reset { Some(Self { sk, local, remote, on_quorum_port }) } else { None }
+/// Looks at the ports of a socket without a link. Out of line: seldom on the way of packets.
+#[inline(never)]
+fn meet(sk: Sock, task: Option<Task>) -> Option<LinkRef> {
+    let local: u16 = sk.load(offset!(skc_num));
+    let remote = u16::from_be(sk.load(offset!(skc_dport)));
+    if !bit(&maps::PORTS, local as u32) && !bit(&maps::PORTS, remote as u32) {
+        return None;
     }
-
-    /// Its link, if it has one.
-    #[inline(always)]
-    pub fn known(self) -> Option<LinkRef> {
-        find(self.sk)
-    }
-
-    /// Its link, created when the socket is on a quorum port. `task` is its user, when that is who runs now.
-    #[inline(always)]
-    pub fn link(self, task: Option<Task>) -> Option<LinkRef> {
-        if let Some(at) = find(self.sk) {
-            adopt(at, task);
-            return Some(at);
-        }
-        if !self.on_quorum_port {
-            return None;
-        }
-        self.sk.tcp()?;
-        create(self.sk, task, self.local, self.remote)
-    }
+    sk.tcp()?;
+    create(sk, task, local, remote)
 }
 
 /// A link that an arrival created learns whose it is with the first call on its socket.
@@ -134,7 +114,7 @@ fn side_of(process: Option<&Process>, local: u16, remote: u16) -> u8 {
     if ours || !bit(&maps::PORTS, remote as u32) { side::LEADER } else { side::LEARNER }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn create(sk: Sock, task: Option<Task>, local: u16, remote: u16) -> Option<LinkRef> {
     let tag = tag(sk, BPF_SK_STORAGE_GET_F_CREATE);
     if tag.is_null() {

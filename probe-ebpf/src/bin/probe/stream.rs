@@ -4,7 +4,7 @@ use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
 use core::hint::black_box;
-use probe_ebpf::abi::{Flush, change, counter, side};
+use probe_ebpf::abi::{change, counter};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Source, Turn, trust};
 use probe_ebpf::link::{Call, Link};
 
@@ -87,7 +87,7 @@ impl CallBytes for UserBytes {
 /// Begins the system call that the current task is in: finds its bytes. Tells the slot plus one of the link whose
 /// framer is to be driven over them, 0 when it is not.
 #[inline(always)]
-pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) -> u64 {
+pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span) -> u64 {
     // SAFETY: a map value lives as long as the map; `busy` keeps other CPUs off this direction's state.
     let link = unsafe { &mut *at.link };
     let framer = link.framer(incoming);
@@ -99,8 +99,6 @@ pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) 
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let reads_proposals = incoming && link.identity.side == side::LEARNER;
-    let thread = charge::clock(task.both(), now, reads_proposals.into());
     let framer = link.framer(incoming);
     let quiet_ns = quiet(framer, now);
     framer.last_call_at = now;
@@ -108,8 +106,7 @@ pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span, flush: Flush) 
         link.counts.resyncs += 1;
         transition(at, change::RESYNC, now);
     }
-    link.calls[incoming as usize] =
-        Call { now, incoming: incoming as u32, tid: task.tid, thread: thread as u32, reserved: 0, flush };
+    link.calls[incoming as usize] = Call { now, incoming: incoming as u32, tid: task.tid, ..Call::default() };
     locate(link.framer(incoming), span.bytes);
     at.slot as u64 + 1
 }

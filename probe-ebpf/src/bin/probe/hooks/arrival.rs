@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use probe_ebpf::abi::side;
 
 use crate::kernel::{Sock, offset};
-use crate::sockets::{Candidate, is_passed_over, rings};
+use crate::sockets::{is_passed_over, link, rings};
 
 /// `void sk_data_ready(const struct sock *sk)`
 #[btf_tracepoint(function = "sk_data_ready")]
@@ -34,7 +34,7 @@ fn arrival_fentry(ctx: FEntryContext) -> i32 {
 #[inline(never)]
 fn arrived(sk: Sock) {
     // The first bytes after the probe came may be a proposal: their link is opened here, not at the read.
-    let Some(at) = Candidate::of(sk).and_then(|candidate| candidate.link(None)) else { return };
+    let Some(at) = link(sk, None) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let Some(rings) = rings(at.slot) else { return };
     // SAFETY: map values live as long as their maps; the socket's lock serialises arrivals.

@@ -7,7 +7,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use core::ffi::c_void;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::sockets::{Candidate, is_passed_over};
+use crate::sockets::{is_passed_over, link};
 
 /// `void tcp_sendmsg_locked(const struct sock *sk, const struct msghdr *msg, const struct sk_buff *skb,
 /// int size_goal)`, once for each turn of the copy loop
@@ -33,12 +33,11 @@ fn handed_fentry(ctx: FEntryContext) -> i32 {
 /// Out of line, so that what the other sockets of the host pass through stays small.
 #[inline(never)]
 fn handed(sk: Sock) {
-    let Some(candidate) = Candidate::of(sk) else { return };
     let task = Task::current();
     if !task.is_watched() {
         return;
     }
-    let Some(at) = candidate.link(Some(task)) else { return };
+    let Some(at) = link(sk, Some(task)) else { return };
     let Some(tcp) = sk.tcp() else { return };
     // SAFETY: a map value lives as long as the map; the socket's lock is held, so senders take turns.
     let link = unsafe { &mut *at.link };

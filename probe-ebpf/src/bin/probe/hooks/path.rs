@@ -9,7 +9,7 @@ use probe_ebpf::abi::side;
 use probe_ebpf::network::Path;
 
 use crate::kernel::{Sock, offset, read_kernel};
-use crate::sockets::{Candidate, is_passed_over, rings};
+use crate::sockets::{find, is_passed_over, rings};
 
 /// Offset of the value in `struct minmax_sample { u32 t; u32 v; }`.
 const MINMAX_VALUE: usize = 4;
@@ -38,8 +38,7 @@ fn acked_tp(ctx: BtfTracePointContext) -> i32 {
 /// Out of line, so that what segments of other sockets pass through stays small.
 #[inline(never)]
 fn acked(sk: Sock, skb: *const c_void) {
-    let Some(candidate) = Candidate::of(sk) else { return };
-    let Some(path) = path(candidate) else { return };
+    let Some(path) = path(sk) else { return };
     let Some(tcp) = sk.tcp() else { return };
     let data: *const c_void = read_kernel(skb.wrapping_byte_add(offset!(skb_data)), core::ptr::null());
     let header = read_kernel(data, Header::default());
@@ -51,7 +50,7 @@ fn acked(sk: Sock, skb: *const c_void) {
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn resent_tp(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
-    if let Some(path) = Candidate::of(sk).and_then(path)
+    if let Some(path) = path(sk)
         && let Some(tcp) = sk.tcp()
     {
         path.on_resent(tcp.load(offset!(tcp_snd_nxt)));
@@ -76,7 +75,7 @@ fn left_tp(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(never)]
 fn left(sk: Sock, skb: *const c_void, device: u64) {
-    let Some(path) = Candidate::of(sk).and_then(path) else { return };
+    let Some(path) = path(sk) else { return };
     let head: u64 = read_kernel(skb.wrapping_byte_add(offset!(skb_head)), 0);
     let data: u64 = read_kernel(skb.wrapping_byte_add(offset!(skb_data)), 0);
     let bytes: u32 = read_kernel(skb.wrapping_byte_add(offset!(skb_len)), 0);
@@ -93,8 +92,8 @@ fn left(sk: Sock, skb: *const c_void, device: u64) {
 
 /// The path of a link that is seen from the leader's side.
 #[inline(always)]
-fn path<'a>(candidate: Candidate) -> Option<&'a mut Path> {
-    let at = candidate.known()?;
+fn path<'a>(sk: Sock) -> Option<&'a mut Path> {
+    let at = find(sk)?;
     // SAFETY: map values live as long as their maps. The socket's lock serialises what comes in and what is sent
     // again, the device's queue what leaves; each writes its own fields.
     unsafe {

@@ -5,10 +5,9 @@ use aya_ebpf::helpers::generated::bpf_get_func_ret;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use core::ffi::c_void;
-use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::sockets::{Candidate, is_passed_over};
+use crate::sockets::{is_passed_over, link};
 use crate::stream::{Span, begin, drive};
 
 /// include/linux/socket.h
@@ -56,18 +55,17 @@ fn received(sk: Sock, ret: i32, flags: i32) {
 /// As [`begin`]. Out of line, so that its frame is gone when the framer runs.
 #[inline(never)]
 fn begun(sk: Sock, ret: i32, flags: i32) -> u64 {
-    let Some(candidate) = Candidate::of(sk) else { return 0 };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return 0;
     }
     let bytes = ret as u32;
-    let Some(link) = candidate.link(Some(task)) else { return 0 };
+    let Some(link) = link(sk, Some(task)) else { return 0 };
     let Some(tcp) = sk.tcp() else { return 0 };
     let copied: u32 = tcp.load(offset!(tcp_copied_seq));
     let next: u32 = tcp.load(offset!(tcp_rcv_nxt));
     let received: u64 = tcp.load(offset!(tcp_bytes_received));
     let unread = next.wrapping_sub(copied) as u64;
     let at_start = received.wrapping_sub(unread) == bytes as u64;
-    begin(link, task, true, Span { end_seq: copied, bytes, at_start }, Flush::default())
+    begin(link, task, true, Span { end_seq: copied, bytes, at_start })
 }

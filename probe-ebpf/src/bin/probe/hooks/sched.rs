@@ -215,13 +215,14 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     thread.woken.by = by::OTHER;
     thread.woken.tid = waker.tid;
     if !is_tracked(waker.tid) {
-        // The JVM's own threads hand nothing over and never have a clock.
+        // The JVM's own threads hand nothing over and never have a clock; and nothing that matters is handed to a thread that
+        // is not on a path.
         let comm = TaskStruct::current().comm();
         if comm == VM_THREAD {
             thread.woken.by = by::VM;
             safepoints::presume(thread, now);
         }
-        if is_internal(&comm) {
+        if thread.path == 0 || is_internal(&comm) {
             return;
         }
     }
@@ -232,6 +233,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
         return;
     }
     thread.woken.by = by::HAND;
+    hand.path |= thread.path;
     hand.settle(now, threads::irq_ns(now));
     if hand.hand_over(thread.since, &mut thread.woken) {
         let slot = hand.slot_plus_one.into();

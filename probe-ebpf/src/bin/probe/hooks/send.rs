@@ -3,11 +3,9 @@
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use core::ffi::c_void;
-use probe_ebpf::abi::Flush;
 
 use crate::kernel::{Sock, Task, offset};
-use crate::maps;
-use crate::sockets::{Candidate, is_passed_over};
+use crate::sockets::{is_passed_over, link};
 use crate::stream::{Span, begin, drive};
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`
@@ -41,13 +39,12 @@ fn sent(sk: Sock, ret: i32) {
 /// As [`begin`]. Out of line, so that its frame is gone when the framer runs.
 #[inline(never)]
 fn begun(sk: Sock, ret: i32) -> u64 {
-    let Some(candidate) = Candidate::of(sk) else { return 0 };
     let task = Task::current();
     if !task.is_watched() || ret <= 0 {
         return 0;
     }
     let bytes = ret as u32;
-    let Some(link) = candidate.link(Some(task)) else { return 0 };
+    let Some(link) = link(sk, Some(task)) else { return 0 };
     let Some(tcp) = sk.tcp() else { return 0 };
     let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
     let unacked: u32 = tcp.load(offset!(tcp_snd_una));
@@ -55,17 +52,5 @@ fn begun(sk: Sock, ret: i32) -> u64 {
     let handed_over = acked.wrapping_add(end_seq.wrapping_sub(unacked) as u64);
     // The kernel counts the SYN of an active open among the acknowledged bytes.
     let at_start = handed_over.wrapping_sub(bytes as u64) <= 1;
-    begin(link, task, false, Span { end_seq, bytes, at_start }, last_flush(task))
-}
-
-/// The flush before this call: this thread's own, or, where another thread sends, its process's.
-#[inline(always)]
-fn last_flush(task: Task) -> Flush {
-    // SAFETY: entries are overwritten in place at worst, which costs one stage split.
-    unsafe {
-        if let Some(flush) = maps::FLUSHES.get(task.tid) {
-            return *flush;
-        }
-        maps::PROCESSES.get(task.tgid).map_or(Flush { began_at: 0, ended_at: 0 }, |p| p.flush)
-    }
+    begin(link, task, false, Span { end_seq, bytes, at_start })
 }
