@@ -27,9 +27,10 @@ pub(crate) struct Interpreter {
     symbols: Symbols,
     cgroups: Answers,
     devices: Answers,
+    threads: Answers,
 }
 
-/// Answers by process, with the instant of each.
+/// Answers by process or thread, with the instant of each.
 #[derive(Debug, Default)]
 struct Answers(HashMap<u32, (u64, Option<String>)>);
 
@@ -71,13 +72,27 @@ impl Interpreter {
         }
         if cause == cause::LOCK && r.other_tid != 0 {
             let pid = (r.other_tgid != 0).then_some(r.other_tgid);
-            clue.waker = Some(Other { tid: r.other_tid, pid, comm: name(&r.other_comm), cgroup: None });
+            clue.waker = Some(Other { tid: r.other_tid, pid, comm: self.waker(r), cgroup: None });
         }
         let known = r.stack.iter().take_while(|address| **address != 0);
         clue.stack = known.map(|address| self.function(*address)).collect();
         let woken = clue.stack.iter().take_while(|function| is_scheduler(function)).count();
         clue.stack.drain(..woken);
         clue
+    }
+
+    /// The name of the thread of the same process that ended the wait. The kernel side knows the names of those that have a
+    /// clock.
+    fn waker(&mut self, r: &SegmentRecord) -> String {
+        let known = name(&r.other_comm);
+        if !known.is_empty() {
+            return known;
+        }
+        let path = format!("/proc/{}/task/{}/comm", r.tgid, r.other_tid);
+        let asked = self
+            .threads
+            .get(r.other_tid, r.ended_at, |_| Some(fs::read_to_string(path).ok()?.trim_end().to_owned()));
+        asked.unwrap_or_default()
     }
 
     /// Who had the CPU; process 0 is the kernel's idle task.
@@ -196,6 +211,11 @@ mod tests {
         assert_eq!((clue.waker, clue.preemptor, clue.device), (None, None, None));
         let clue = interpreter.clue(&record(cause::LOCK));
         assert_eq!(clue.waker.map(|w| (w.comm, w.tid)), Some(("busy".into(), 8)));
+        // One without a clock is asked for its name.
+        let nameless =
+            SegmentRecord { other_tid: std::process::id(), other_comm: [0; 16], ..record(cause::LOCK) };
+        let own = fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(interpreter.clue(&nameless).waker.map(|w| w.comm), Some(own.trim_end().to_owned()));
         assert_eq!(interpreter.clue(&SegmentRecord { other_tid: 0, ..record(cause::LOCK) }).waker, None);
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = cpu_cgroup(&own).map(str::to_owned);

@@ -426,7 +426,7 @@ mod tests {
         let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
         assert_eq!(
             (of(2) - of(1)).div_ceil(1024),
-            544,
+            545,
             "correct the help of --links and docs/limitations.md"
         );
     }

@@ -315,15 +315,27 @@ const JOBS: [Wanted; 12] = [
         purpose: "times the flush of the transaction log",
         loss: "the stages process, log and send are not told apart",
         remedy: tracefs_remedy,
-        variants: &[only(
-            "flush_syscalls",
-            &[
-                syscall("flush_enter_fdatasync", "sys_enter_fdatasync"),
-                syscall("flush_exit_fdatasync", "sys_exit_fdatasync"),
-                syscall("flush_enter_fsync", "sys_enter_fsync"),
-                syscall("flush_exit_fsync", "sys_exit_fsync"),
-            ],
-        )],
+        // Functions first: a tracepoint on one system call slows all system calls of the host.
+        variants: &[
+            only(
+                "flush_functions",
+                &[
+                    fentry("fdatasync_fentry", "__x64_sys_fdatasync", &[1]),
+                    fexit("fdatasync_fexit", "__x64_sys_fdatasync", &[1]),
+                    fentry("fsync_fentry", "__x64_sys_fsync", &[1]),
+                    fexit("fsync_fexit", "__x64_sys_fsync", &[1]),
+                ],
+            ),
+            only(
+                "flush_syscalls",
+                &[
+                    syscall("flush_enter_fdatasync", "sys_enter_fdatasync"),
+                    syscall("flush_exit_fdatasync", "sys_exit_fdatasync"),
+                    syscall("flush_enter_fsync", "sys_enter_fsync"),
+                    syscall("flush_exit_fsync", "sys_exit_fsync"),
+                ],
+            ),
+        ],
     },
 ];
 

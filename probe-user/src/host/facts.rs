@@ -47,8 +47,15 @@ pub(crate) const TRACEPOINTS: [&str; 24] = [
 ];
 
 /// Functions that some variant of a program hooks.
-pub(crate) const FUNCTIONS: [&str; 5] =
-    ["bpf_iter_task", "sock_def_readable", "tcp_recvmsg", "tcp_sendmsg", "tcp_sendmsg_locked"];
+pub(crate) const FUNCTIONS: [&str; 7] = [
+    "__x64_sys_fdatasync",
+    "__x64_sys_fsync",
+    "bpf_iter_task",
+    "sock_def_readable",
+    "tcp_recvmsg",
+    "tcp_sendmsg",
+    "tcp_sendmsg_locked",
+];
 
 /// Events of tracefs, below `events/syscalls`, that some program uses.
 pub(crate) const SYSCALL_EVENTS: [&str; 4] =

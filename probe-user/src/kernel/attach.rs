@@ -76,7 +76,10 @@ fn attach_job(job: &Job, mut programs: Vec<(&'static str, &mut Program)>, btf: &
                 }
                 return HookReport { hook: job.hook, variant: variant.name, state: "attached", reason };
             }
-            Err(error) => tried.push(format!("{}: {error}", variant.name)),
+            Err(error) => {
+                detach_variant(variant, &mut programs);
+                tried.push(format!("{}: {error}", variant.name));
+            }
         }
     }
     let last = job.candidates.last().map_or("", |v| v.name);
@@ -96,6 +99,22 @@ fn attach_variant(
         attach_program(planned, program, btf).map_err(|error| explain(&error))?;
     }
     Ok(())
+}
+
+/// Takes away what was attached of a variant that does not work as a whole: the next one would do its work twice.
+fn detach_variant(variant: &Variant, programs: &mut [(&'static str, &mut Program)]) {
+    for (name, program) in programs {
+        if variant.programs.iter().any(|planned| planned.name == *name) {
+            // One that was never loaded cannot be taken away, which is just as well.
+            let _ = match program {
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::TracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
 }
 
 fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result<(), ProgramError> {

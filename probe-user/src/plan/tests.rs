@@ -58,7 +58,7 @@ fn linux_6_18_has_every_variant() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_syscalls\n",
+         flush: flush_functions flush_syscalls\n",
     );
     assert_eq!(requirements(&linux_6_18()), Ok(()));
 }
@@ -78,7 +78,7 @@ fn debian_6_12_hands_over_by_fentry() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_syscalls\n",
+         flush: flush_functions flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_12()), Ok(()));
 }
@@ -98,7 +98,7 @@ fn debian_6_1_uses_functions_only() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_syscalls\n",
+         flush: flush_functions flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_1()), Ok(()));
 }
@@ -108,7 +108,9 @@ fn without_tracefs_only_the_flush_is_lost() {
     let plan = plan(&without_tracefs());
     let flush = plan.jobs.last().expect("the last job");
     assert_eq!((flush.hook, flush.candidates.len()), ("flush", 0));
-    assert_eq!(flush.reason_for_none(), "flush_syscalls: tracefs is not mounted");
+    let reason = "flush_functions: this kernel has no function __x64_sys_fdatasync; \
+                  flush_syscalls: tracefs is not mounted";
+    assert_eq!(flush.reason_for_none(), reason);
     assert_eq!(requirements(&without_tracefs()), Ok(()));
 }
 

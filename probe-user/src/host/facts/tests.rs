@@ -60,8 +60,12 @@ fn shape(tracepoints: &[(&'static str, u32)], functions: &[(&'static str, u32)])
     }))
 }
 
-fn functions(recvmsg: u32) -> [(&'static str, u32); 5] {
+const FLUSHES: [(&str, u32); 2] = [("__x64_sys_fdatasync", 1), ("__x64_sys_fsync", 1)];
+
+fn functions(recvmsg: u32) -> [(&'static str, u32); 7] {
     [
+        FLUSHES[0],
+        FLUSHES[1],
         ("bpf_iter_task", 2),
         ("sock_def_readable", 1),
         ("tcp_recvmsg", recvmsg),
@@ -141,7 +145,11 @@ pub(crate) fn unprivileged() -> HostFacts {
 
 /// A container without the host's tracefs.
 pub(crate) fn without_tracefs() -> HostFacts {
-    HostFacts { tracefs: Tracefs::Absent, ..debian_6_12() }
+    let types = shape(
+        &[("sk_data_ready", 1), ("sock_recv_length", 3), ("sock_send_length", 3)],
+        functions(5).strip_prefix(&FLUSHES).expect("the flushes come first"),
+    );
+    HostFacts { types, tracefs: Tracefs::Absent, ..debian_6_12() }
 }
 
 /// A directory that goes away with the test.

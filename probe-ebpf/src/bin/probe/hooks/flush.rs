@@ -1,7 +1,9 @@
 //! flush: fdatasync and fsync of watched processes.
+//!
+//! Preferably the functions that do these calls: a tracepoint on one system call slows every system call of every task.
 
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::macros::{fentry, fexit, tracepoint};
+use aya_ebpf::programs::{FEntryContext, FExitContext, TracePointContext};
 use probe_ebpf::abi::{Flush, counter};
 use probe_ebpf::histogram::decimal_index;
 use probe_ebpf::thread::mode;
@@ -32,6 +34,30 @@ fn flush_enter_fsync(_: TracePointContext) -> u32 {
 /// `syscalls:sys_exit_fsync`
 #[tracepoint(category = "syscalls", name = "sys_exit_fsync")]
 fn flush_exit_fsync(_: TracePointContext) -> u32 {
+    left()
+}
+
+/// `long __x64_sys_fdatasync(const struct pt_regs *regs)` (arch/x86/include/asm/syscall_wrapper.h)
+#[fentry(function = "__x64_sys_fdatasync")]
+fn fdatasync_fentry(_: FEntryContext) -> u32 {
+    entered()
+}
+
+/// As `fdatasync_fentry`.
+#[fexit(function = "__x64_sys_fdatasync")]
+fn fdatasync_fexit(_: FExitContext) -> u32 {
+    left()
+}
+
+/// `long __x64_sys_fsync(const struct pt_regs *regs)`
+#[fentry(function = "__x64_sys_fsync")]
+fn fsync_fentry(_: FEntryContext) -> u32 {
+    entered()
+}
+
+/// As `fsync_fentry`.
+#[fexit(function = "__x64_sys_fsync")]
+fn fsync_fexit(_: FExitContext) -> u32 {
     left()
 }
 
