@@ -34,8 +34,8 @@ struct Effort {
     watched: Duration,
     /// Turns without, with, with and without the probe.
     slowdown_turns: u32,
-    /// Pairs of a real ensemble without and with the probe.
-    pairs: u32,
+    /// Rounds of a real ensemble with different things attached.
+    rounds: u32,
     /// The part of a sample of the real ensemble that finds the throughput.
     saturated: Duration,
     /// The part that finds the latency.
@@ -52,7 +52,7 @@ const FULL: Effort = Effort {
     chore: Duration::from_millis(600),
     watched: Duration::from_secs(5),
     slowdown_turns: 4,
-    pairs: 12,
+    rounds: 8,
     saturated: Duration::from_secs(4),
     paced: Duration::from_secs(2),
     warm_up: Duration::from_secs(15),
@@ -64,7 +64,7 @@ const QUICK: Effort = Effort {
     chore: Duration::from_millis(200),
     watched: Duration::from_secs(2),
     slowdown_turns: 1,
-    pairs: 2,
+    rounds: 2,
     saturated: Duration::from_millis(1500),
     paced: Duration::from_millis(1500),
     warm_up: Duration::from_secs(3),

@@ -166,7 +166,10 @@ fn planned() -> Result<Vec<Planned>> {
     let told: Value = serde_json::from_slice(&output.stdout).context("doctor wrote no JSON")?;
     let mut planned = Vec::new();
     for job in list(&told["plan"]["jobs"]) {
-        for variant in list(&job["candidates"]) {
+        // Only what is in use: not what could be, nor what has to be asked for.
+        let used = list(&told["hooks"]).iter().find(|one| one["hook"] == job["hook"]);
+        let used = used.filter(|one| one["state"] == "attached").map_or(&Value::Null, |one| &one["variant"]);
+        for variant in list(&job["candidates"]).iter().filter(|variant| variant["name"] == *used) {
             for program in list(&variant["programs"]) {
                 let name = program["name"].as_str().context("a program without a name")?.to_owned();
                 planned.push(Planned { name, section: section(&program["attach"])? });

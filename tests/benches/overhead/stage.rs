@@ -33,9 +33,18 @@ pub struct Probe {
 impl Probe {
     /// `serve`, watching the servers on these quorum ports, or nobody.
     pub fn serve(quorum_ports: &[u16]) -> Result<Self> {
+        Self::serve_those(filter(quorum_ports))
+    }
+
+    /// `serve`, watching one process.
+    pub fn serve_one(pid: u32) -> Result<Self> {
+        Self::serve_those(vec!["--pid".to_owned(), pid.to_string()])
+    }
+
+    fn serve_those(filter: Vec<String>) -> Result<Self> {
         let port = net::free_port()?;
         let mut arguments = vec!["serve".to_owned(), "--listen".to_owned(), format!("127.0.0.1:{port}")];
-        arguments.extend(filter(quorum_ports));
+        arguments.extend(filter);
         let mut probe = Self::start(&arguments, Stdio::null(), "measuring")?;
         probe.port = port;
         Ok(probe)
