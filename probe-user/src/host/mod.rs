@@ -7,5 +7,7 @@
 
 pub(crate) mod btf;
 pub(crate) mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod offsets;
 mod read;

@@ -179,6 +179,20 @@ pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     if lost.is_empty() { Ok(offsets) } else { Err(OffsetsError(lost)) }
 }
 
+/// What is asked of the types, and the bit at which it was found.
+#[cfg(any(test, fuzzing))]
+pub(super) fn found_by(btf: &Btf) -> impl Iterator<Item = (&'static str, &'static str, Option<u64>)> {
+    FIELDS.iter().map(|field| {
+        let bits = match field.kind {
+            Kind::Bit => btf.bit_offset(field.object, field.path).map(u64::from),
+            Kind::Whole | Kind::Optional => {
+                btf.field_offset(field.object, field.path).map(|offset| 8 * u64::from(offset))
+            }
+        };
+        (field.object, field.path, bits.ok())
+    })
+}
+
 fn lost_field(field: &Field, error: &BtfError) -> LostField {
     LostField {
         field: format!("{}.{}", field.object, field.path),
