@@ -21,7 +21,7 @@ const MEMBER_BYTES: usize = 12;
 const CHAIN_LIMIT: usize = 64;
 /// Members looked at for one path before the records are taken for a loop; the largest kernel record has
 /// a few hundred.
-const MEMBER_LIMIT: u32 = 1 << 20;
+const MEMBER_LIMIT: u32 = 1 << 14;
 
 /// `BTF_KIND_*`.
 mod kind {
