@@ -31,4 +31,5 @@ pub mod window;
 pub mod zab;
 
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code))] // the fuzz targets use a part of it
 mod testing;

@@ -15,6 +15,7 @@ mod btf;
 mod build;
 mod demo;
 mod elf;
+mod fuzz;
 mod host;
 mod invoke;
 mod packages;
@@ -42,6 +43,8 @@ enum Task {
     Accuracy(accuracy::Options),
     /// Boot other kernels in a virtual machine and try the binary on them
     Vm(vm::Options),
+    /// Run the fuzz targets under libFuzzer
+    Fuzz(fuzz::Options),
     /// Make the fixtures of kernels' types that unit tests use
     Btf(btf::Options),
     /// Check the sources for what no compiler lint covers
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Accuracy(options) => accuracy::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Btf(options) => btf::run(&options),
         Task::Tidy => tidy::run(),
     };
