@@ -16,8 +16,11 @@ use std::vec::Vec;
 
 pub use resync::resync;
 
+/// A target: panics when the bytes show that a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// Every target of this crate by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 2] = [("framer", framer), ("resync", resync)];
+pub const TARGETS: [(&str, Target); 2] = [("framer", framer), ("resync", resync)];
 
 /// Bytes of a call.
 struct Call<'a>(&'a [u8]);

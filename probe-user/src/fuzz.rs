@@ -16,8 +16,11 @@ use probe_ebpf::cause;
 use crate::records::Record;
 use crate::{discover, host, jvm};
 
+/// A target: panics when the bytes show that a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// Every target of this crate by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("records", records),
     ("btf", btf),
     ("usdt", usdt),

@@ -214,7 +214,7 @@ fn start(target: &'static Target, seconds: u32) -> anyhow::Result<Running> {
     command
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", place.join("defects").display()))
-        .args([LONGEST, "-timeout=20", "-rss_limit_mb=1024", "-reload=0", "-print_final_stats=1"])
+        .args([LONGEST, "-timeout=300", "-rss_limit_mb=1024", "-reload=0", "-print_final_stats=1"])
         .env("RUST_BACKTRACE", "0")
         .stdin(std::process::Stdio::null())
         .stdout(output.try_clone()?)
