@@ -12,6 +12,8 @@ pub mod arrivals;
 pub mod cause;
 pub mod counts;
 pub mod framer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod histogram;
 pub mod history;
 pub mod irq;
@@ -28,5 +30,6 @@ pub mod usdt;
 pub mod window;
 pub mod zab;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code))] // the fuzz targets use a part of it
 mod testing;

@@ -161,7 +161,7 @@ impl Wire {
             let len = self.int(&mut at).max(0) as usize;
             let mut sid = 0;
             if kind == 11 || kind == 16 {
-                sid = i64::from_be_bytes(self.bytes[at..at + 8].try_into().unwrap());
+                sid = i64::from_be_bytes(self.bytes[at..at + 8].try_into().expect("eight"));
             }
             at += len;
             for _ in 0..self.int(&mut at).max(0) * 2 {
@@ -174,7 +174,7 @@ impl Wire {
     }
 
     fn int(&self, at: &mut usize) -> i32 {
-        let value = i32::from_be_bytes(self.bytes[*at..*at + 4].try_into().unwrap());
+        let value = i32::from_be_bytes(self.bytes[*at..*at + 4].try_into().expect("four"));
         *at += 4;
         value
     }

@@ -88,7 +88,7 @@ impl DoctorReport {
     }
 
     /// What makes the host unable, and the required jobs that were tried in vain.
-    fn all_missing(&self) -> Vec<Missing> {
+    pub(crate) fn all_missing(&self) -> Vec<Missing> {
         let mut missing = self.missing.clone();
         // A job without candidates is among the missing already.
         let tried = self.plan.jobs.iter().filter(|job| job.required && !job.candidates.is_empty());

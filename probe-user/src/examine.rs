@@ -57,5 +57,5 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         write!(out, "{}", render(&report))?;
     }
     out.flush()?;
-    if report.is_able() { Ok(()) } else { Err(Failure::Host(report.missing).into()) }
+    if report.is_able() { Ok(()) } else { Err(Failure::Host(report.all_missing()).into()) }
 }

@@ -11,9 +11,11 @@ use clap::Parser;
 
 mod accuracy;
 mod bench;
+mod btf;
 mod build;
 mod demo;
 mod elf;
+mod fuzz;
 mod host;
 mod invoke;
 mod packages;
@@ -41,6 +43,10 @@ enum Task {
     Accuracy(accuracy::Options),
     /// Boot other kernels in a virtual machine and try the binary on them
     Vm(vm::Options),
+    /// Run the fuzz targets under libFuzzer
+    Fuzz(fuzz::Options),
+    /// Make the fixtures of kernels' types that unit tests use
+    Btf(btf::Options),
     /// Check the sources for what no compiler lint covers
     Tidy,
 }
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Accuracy(options) => accuracy::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Btf(options) => btf::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

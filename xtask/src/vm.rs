@@ -20,7 +20,8 @@ use std::time::Instant;
 use anyhow::bail;
 
 use self::judge::Verdict;
-use self::kernel::{KERNELS, Kernel};
+use self::kernel::KERNELS;
+pub(crate) use self::kernel::{Kernel, parse};
 use crate::plan::Scope;
 use crate::{build, invoke, setup};
 
@@ -111,6 +112,11 @@ fn try_one(kernel: &'static Kernel, binary: &Path, real: bool) -> anyhow::Result
     let (verdicts, cells) = judge::judge(&transcript, real);
     let release = transcript.step("kernel").map_or("release unknown", |step| step.output.trim()).to_owned();
     Ok(Trial { kernel, release, verdicts, cells })
+}
+
+/// The kernel itself, an ELF file.
+pub(crate) fn vmlinux_of(kernel: &Kernel) -> anyhow::Result<PathBuf> {
+    kernel::fetch(kernel, &cache())
 }
 
 /// Where kernels and logs are kept.

@@ -12,6 +12,8 @@
 
 mod command;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod ids;
 mod narrow;
 mod peer;

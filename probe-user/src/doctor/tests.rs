@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::discover::{EnsembleName, Known, Server, Sid, Tgid};
-use crate::host::facts::HostFacts;
-use crate::host::facts::tests::{debian_6_1, linux_6_18, unprivileged, without_tracefs};
+use crate::host::facts::tests::{debian_6_1, debian_6_12, linux_6_18, unprivileged, without_tracefs};
+use crate::host::facts::{HostFacts, KernelTypes};
+use crate::host::kernels::{Kernel, kernel};
 use crate::kernel::OFF;
 use crate::model::HookReport;
 use crate::plan::{Job, Missing, plan, requirements};
@@ -250,6 +251,68 @@ not able: a hook for the job receive: receive_tp: operation not permitted; recei
     assert!(!report.is_able());
     report.missing.push(Missing { what: "x".into(), remedy: "y".into() });
     assert!(render(&report).ends_with("\n\nnot able: 2 things are missing, see above\n"));
+}
+
+/// Debian's 6.12 with these types.
+fn with(kernel: &Kernel) -> HostFacts {
+    HostFacts { types: KernelTypes::Read(Box::new(kernel.shape())), ..debian_6_12() }
+}
+
+#[test]
+fn a_changed_layout_is_refused_by_the_names_of_its_fields() {
+    let mut changed = kernel("6.12");
+    changed.rename_field("tcp_sock", "rcv_nxt", "rcv_next");
+    changed.rename_type("net", &[4], "netns");
+    let report = untried(with(&changed));
+    assert!(!report.is_able() && report.facts.offsets().is_none());
+    let text = render(&report);
+    let types = "\
+\x20 kernel types  3 KiB, 37 of 39 fields found; this kernel has no struct net, needed for telling
+                connections of different network namespaces apart; tcp_sock has no rcv_nxt in
+                this kernel, needed for the instant at which a proposal's last byte arrived
+";
+    assert!(text.contains(types), "{text}");
+    let (_, end) = text.split_once("\nmissing\n").expect("what is missing");
+    assert_eq!(
+        end,
+        "\
+\x20 the place of kernel fields: this kernel has no struct net; tcp_sock has no rcv_nxt in this
+  kernel
+    to get it: use a probe that knows this kernel, and report the lines above
+
+not able: the place of kernel fields: this kernel has no struct net; tcp_sock has no rcv_nxt in this kernel
+"
+    );
+}
+
+#[test]
+fn a_changed_hook_is_refused_by_its_name_and_arguments() {
+    let mut changed = kernel("6.12");
+    changed.rename_type("btf_trace_sock_recv_length", &[8], "btf_trace_sock_read_length");
+    changed.change_prototype("tcp_recvmsg", "tcp_sendmsg");
+    changed.rename_type("btf_trace_sched_waking", &[8], "btf_trace_sched_woken");
+    let text = render(&untried(with(&changed)));
+    let sched = "\
+\x20 sched     not in use: tells what the threads on a proposal's path were doing
+            why: sched_tp: this kernel has no tracepoint sched_waking
+            lost: delays have no causes but the flush
+";
+    assert!(text.contains(sched), "{text}");
+    let verdict = "\nnot able: a hook for the job receive: receive_tp: this kernel has no tracepoint \
+                   sock_recv_length; receive_fexit: function tcp_recvmsg has 3 arguments in this kernel, which \
+                   the program does not know\n";
+    assert!(text.ends_with(verdict), "{text}");
+}
+
+/// The states of hosts that the other tests use have the hooks of the kernels that they are named after.
+#[test]
+fn kernels_as_they_are_give_the_plans_of_the_hosts_made_by_hand() {
+    for (name, by_hand) in [("6.1", debian_6_1()), ("6.12-cloud", debian_6_12()), ("6.12-rt", debian_6_12())]
+    {
+        assert_eq!(plan(&with(&kernel(name))), plan(&by_hand), "{name}");
+        assert_eq!(requirements(&with(&kernel(name))), Ok(()), "{name}");
+    }
+    assert_eq!(plan(&with(&kernel("6.18"))), plan(&linux_6_18()));
 }
 
 #[test]

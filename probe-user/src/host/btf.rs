@@ -17,11 +17,13 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE_BYTES: usize = 12;
 /// `sizeof(struct btf_member)`, also of `btf_array`, `btf_var_secinfo` and `btf_enum64`.
 const MEMBER_BYTES: usize = 12;
+/// Of the only machine that the probe runs on.
+const POINTER_BYTES: u64 = 8;
 /// Qualifiers and typedefs followed before a chain is taken for a loop; real ones stay below ten.
 const CHAIN_LIMIT: usize = 64;
 /// Members looked at for one path before the records are taken for a loop; the largest kernel record has
 /// a few hundred.
-const MEMBER_LIMIT: u32 = 1 << 20;
+const MEMBER_LIMIT: u32 = 1 << 14;
 
 /// `BTF_KIND_*`.
 mod kind {
@@ -49,10 +51,19 @@ mod kind {
 /// What is asked of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
-    /// A whole number of bytes, and where they lie.
-    Bytes,
+    /// So many bytes, and where they lie.
+    Bytes(u32),
     /// One bit, and where it lies.
     Bit,
+}
+
+impl Want {
+    fn bytes(self) -> u32 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Bit => 0,
+        }
+    }
 }
 
 /// Indexed BTF.
@@ -132,6 +143,8 @@ enum Refusal {
     Ambiguous,
     NotARecord(String),
     BitField,
+    /// So many bytes; `None` when its type has no size.
+    Width(Option<u64>),
     Malformed,
 }
 
@@ -178,12 +191,12 @@ impl Btf {
         self.bytes.len()
     }
 
-    /// Byte offset of a field, by a dotted path through nested and anonymous structs and unions.
+    /// Byte offset of a field of so many bytes, by a dotted path through nested and anonymous structs and unions.
     ///
     /// # Errors
-    /// When the field is missing, a bit field, or not the same in all definitions of that name.
-    pub(crate) fn field_offset(&self, object: &str, path: &str) -> Result<u32, BtfError> {
-        self.place(object, path, Want::Bytes)
+    /// When the field is missing, a bit field, of another width, or not the same in all definitions of that name.
+    pub(crate) fn field_offset(&self, object: &str, path: &str, bytes: u32) -> Result<u32, BtfError> {
+        self.place(object, path, Want::Bytes(bytes))
     }
 
     /// Offset of a bit field of one bit, in bits.
@@ -218,6 +231,7 @@ impl Btf {
             Refusal::Ambiguous => BtfError::Ambiguous { object, name },
             Refusal::NotARecord(part) => BtfError::NotARecord { object, name, part },
             Refusal::BitField => BtfError::BitField { object, name },
+            Refusal::Width(found) => BtfError::Width { object, name, found, wanted: want.bytes() },
             Refusal::Malformed => BtfError::Malformed { object, name },
         })
     }
@@ -275,6 +289,11 @@ impl Btf {
                 };
             } else if member.bit_size != 0 || !base.is_multiple_of(8) || self.is_narrow_int(member.type_id) {
                 return Err(Refusal::BitField);
+            } else {
+                let found = self.width(member.type_id);
+                if found != Some(u64::from(want.bytes())) {
+                    return Err(Refusal::Width(found));
+                }
             }
         }
         u32::try_from(base / 8).map_err(|_| Refusal::Malformed)
@@ -327,6 +346,24 @@ impl Btf {
         let encoding = u32_at(&self.bytes, found.at + TYPE_BYTES).unwrap_or(0);
         let (offset, bits) = ((encoding >> 16) & 0xff, encoding & 0xff);
         offset != 0 || u64::from(bits) != u64::from(found.size_or_type) * 8
+    }
+
+    /// Bytes that a value of this type takes.
+    fn width(&self, id: u32) -> Option<u64> {
+        let found = self.bare(id)?;
+        match found.kind() {
+            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::FLOAT => {
+                Some(u64::from(found.size_or_type))
+            }
+            kind::PTR => Some(POINTER_BYTES),
+            kind::ARRAY => {
+                let word = |at| u32_at(&self.bytes, found.at + TYPE_BYTES + at);
+                // No field of interest is an array of arrays, and a loop of them would not end.
+                let element = word(0).filter(|id| self.bare(*id).is_some_and(|t| t.kind() != kind::ARRAY))?;
+                Some(u64::from(word(8)?) * self.width(element)?)
+            }
+            _ => None,
+        }
     }
 
     /// The type behind typedefs and qualifiers.

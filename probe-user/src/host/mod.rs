@@ -7,5 +7,9 @@
 
 pub(crate) mod btf;
 pub(crate) mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+#[cfg(test)]
+pub(crate) mod kernels;
 pub(crate) mod offsets;
 mod read;

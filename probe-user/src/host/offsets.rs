@@ -22,12 +22,12 @@ struct Field {
 /// What is asked of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Its byte offset.
-    Whole,
+    /// Its byte offset, when it has so many bytes.
+    Whole(u32),
     /// The offset of its one bit, in bits.
     Bit,
-    /// Its byte offset, or 0 on kernels that are built without it.
-    Optional,
+    /// The same, or 0 on kernels that are built without it.
+    Optional(u32),
 }
 
 const fn bit(
@@ -42,19 +42,21 @@ const fn bit(
 const fn optional(
     object: &'static str,
     path: &'static str,
+    bytes: u32,
     needed_for: &'static str,
     slot: fn(&mut Offsets) -> &mut u32,
 ) -> Field {
-    Field { kind: Kind::Optional, object, path, needed_for, slot }
+    Field { kind: Kind::Optional(bytes), object, path, needed_for, slot }
 }
 
 const fn field(
     object: &'static str,
     path: &'static str,
+    bytes: u32,
     needed_for: &'static str,
     slot: fn(&mut Offsets) -> &mut u32,
 ) -> Field {
-    Field { kind: Kind::Whole, object, path, needed_for, slot }
+    Field { kind: Kind::Whole(bytes), object, path, needed_for, slot }
 }
 
 const PORTS: &str = "telling quorum connections by their ports";
@@ -71,45 +73,45 @@ const QUOTA: &str = "telling a lack of quota from a lack of CPUs";
 
 /// The list that [`Offsets`] documents, in its order.
 const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
-    field("sock", "__sk_common.skc_num", PORTS, |o| &mut o.skc_num),
-    field("sock", "__sk_common.skc_dport", PORTS, |o| &mut o.skc_dport),
-    field("sock", "__sk_common.skc_family", ADDRESSES, |o| &mut o.skc_family),
-    field("sock", "__sk_common.skc_rcv_saddr", ADDRESSES, |o| &mut o.skc_rcv_saddr),
-    field("sock", "__sk_common.skc_daddr", ADDRESSES, |o| &mut o.skc_daddr),
-    field("sock", "__sk_common.skc_v6_rcv_saddr", ADDRESSES, |o| &mut o.skc_v6_rcv_saddr),
-    field("sock", "__sk_common.skc_v6_daddr", ADDRESSES, |o| &mut o.skc_v6_daddr),
-    field("sock", "__sk_common.skc_net.net", NAMESPACE, |o| &mut o.skc_net),
-    field("net", "ns.inum", NAMESPACE, |o| &mut o.net_inum),
-    field("tcp_sock", "rcv_nxt", ARRIVAL, |o| &mut o.tcp_rcv_nxt),
-    field("tcp_sock", "copied_seq", POSITION, |o| &mut o.tcp_copied_seq),
-    field("tcp_sock", "write_seq", POSITION, |o| &mut o.tcp_write_seq),
-    field("tcp_sock", "snd_una", POSITION, |o| &mut o.tcp_snd_una),
-    field("tcp_sock", "snd_nxt", PATH, |o| &mut o.tcp_snd_nxt),
-    field("tcp_sock", "dsack_dups", PATH, |o| &mut o.tcp_dsack_dups),
-    field("tcp_sock", "rtt_min", PATH, |o| &mut o.tcp_rtt_min),
-    field("tcp_sock", "rx_opt.rcv_tsval", PATH, |o| &mut o.tcp_rcv_tsval),
-    field("tcp_sock", "bytes_received", ARRIVAL, |o| &mut o.tcp_bytes_received),
-    field("tcp_sock", "bytes_acked", POSITION, |o| &mut o.tcp_bytes_acked),
-    field("sk_buff", "sk", PATH, |o| &mut o.skb_sk),
-    field("sk_buff", "head", PATH, |o| &mut o.skb_head),
-    field("sk_buff", "data", PATH, |o| &mut o.skb_data),
-    field("sk_buff", "len", PATH, |o| &mut o.skb_len),
-    field("sk_buff", "transport_header", PATH, |o| &mut o.skb_transport_header),
-    field("task_struct", "pid", THREAD, |o| &mut o.task_pid),
-    field("task_struct", "tgid", THREAD, |o| &mut o.task_tgid),
-    field("task_struct", "comm", THREAD, |o| &mut o.task_comm),
+    field("sock", "__sk_common.skc_num", 2, PORTS, |o| &mut o.skc_num),
+    field("sock", "__sk_common.skc_dport", 2, PORTS, |o| &mut o.skc_dport),
+    field("sock", "__sk_common.skc_family", 2, ADDRESSES, |o| &mut o.skc_family),
+    field("sock", "__sk_common.skc_rcv_saddr", 4, ADDRESSES, |o| &mut o.skc_rcv_saddr),
+    field("sock", "__sk_common.skc_daddr", 4, ADDRESSES, |o| &mut o.skc_daddr),
+    field("sock", "__sk_common.skc_v6_rcv_saddr", 16, ADDRESSES, |o| &mut o.skc_v6_rcv_saddr),
+    field("sock", "__sk_common.skc_v6_daddr", 16, ADDRESSES, |o| &mut o.skc_v6_daddr),
+    field("sock", "__sk_common.skc_net.net", 8, NAMESPACE, |o| &mut o.skc_net),
+    field("net", "ns.inum", 4, NAMESPACE, |o| &mut o.net_inum),
+    field("tcp_sock", "rcv_nxt", 4, ARRIVAL, |o| &mut o.tcp_rcv_nxt),
+    field("tcp_sock", "copied_seq", 4, POSITION, |o| &mut o.tcp_copied_seq),
+    field("tcp_sock", "write_seq", 4, POSITION, |o| &mut o.tcp_write_seq),
+    field("tcp_sock", "snd_una", 4, POSITION, |o| &mut o.tcp_snd_una),
+    field("tcp_sock", "snd_nxt", 4, PATH, |o| &mut o.tcp_snd_nxt),
+    field("tcp_sock", "dsack_dups", 4, PATH, |o| &mut o.tcp_dsack_dups),
+    field("tcp_sock", "rtt_min", 24, PATH, |o| &mut o.tcp_rtt_min),
+    field("tcp_sock", "rx_opt.rcv_tsval", 4, PATH, |o| &mut o.tcp_rcv_tsval),
+    field("tcp_sock", "bytes_received", 8, ARRIVAL, |o| &mut o.tcp_bytes_received),
+    field("tcp_sock", "bytes_acked", 8, POSITION, |o| &mut o.tcp_bytes_acked),
+    field("sk_buff", "sk", 8, PATH, |o| &mut o.skb_sk),
+    field("sk_buff", "head", 8, PATH, |o| &mut o.skb_head),
+    field("sk_buff", "data", 8, PATH, |o| &mut o.skb_data),
+    field("sk_buff", "len", 4, PATH, |o| &mut o.skb_len),
+    field("sk_buff", "transport_header", 2, PATH, |o| &mut o.skb_transport_header),
+    field("task_struct", "pid", 4, THREAD, |o| &mut o.task_pid),
+    field("task_struct", "tgid", 4, THREAD, |o| &mut o.task_tgid),
+    field("task_struct", "comm", 16, THREAD, |o| &mut o.task_comm),
     bit("task_struct", "in_iowait", WAIT, |o| &mut o.task_in_iowait_bit),
-    field("task_struct", "flags", WAIT, |o| &mut o.task_flags),
-    field("task_struct", "__state", WAIT, |o| &mut o.task_state),
-    field("task_struct", "jobctl", WAIT, |o| &mut o.task_jobctl),
-    optional("task_struct", "sched_task_group", QUOTA, |o| &mut o.task_group),
-    optional("task_group", "parent", QUOTA, |o| &mut o.group_parent),
-    optional("task_group", "cfs_bandwidth.quota", QUOTA, |o| &mut o.group_quota),
-    optional("task_group", "cfs_bandwidth.throttled_time", QUOTA, |o| &mut o.group_throttled_time),
-    field("pt_regs", "orig_ax", CALL, |o| &mut o.regs_orig_ax),
-    field("pt_regs", "di", CALL, |o| &mut o.regs_di),
-    field("pt_regs", "si", CALL, |o| &mut o.regs_si),
-    field("pt_regs", "dx", CALL, |o| &mut o.regs_dx),
+    field("task_struct", "flags", 4, WAIT, |o| &mut o.task_flags),
+    field("task_struct", "__state", 4, WAIT, |o| &mut o.task_state),
+    field("task_struct", "jobctl", 8, WAIT, |o| &mut o.task_jobctl),
+    optional("task_struct", "sched_task_group", 8, QUOTA, |o| &mut o.task_group),
+    optional("task_group", "parent", 8, QUOTA, |o| &mut o.group_parent),
+    optional("task_group", "cfs_bandwidth.quota", 8, QUOTA, |o| &mut o.group_quota),
+    optional("task_group", "cfs_bandwidth.throttled_time", 8, QUOTA, |o| &mut o.group_throttled_time),
+    field("pt_regs", "orig_ax", 8, CALL, |o| &mut o.regs_orig_ax),
+    field("pt_regs", "di", 8, CALL, |o| &mut o.regs_di),
+    field("pt_regs", "si", 8, CALL, |o| &mut o.regs_si),
+    field("pt_regs", "dx", 8, CALL, |o| &mut o.regs_dx),
 ];
 
 /// A field whose place is not known.
@@ -146,7 +148,7 @@ pub(crate) const FIELD_COUNT: usize = FIELDS.len();
 pub(crate) const REQUIRED_COUNT: usize = {
     let (mut required, mut index) = (0, 0);
     while index < FIELD_COUNT {
-        required += !matches!(FIELDS[index].kind, Kind::Optional) as usize;
+        required += !matches!(FIELDS[index].kind, Kind::Optional(_)) as usize;
         index += 1;
     }
     required
@@ -161,13 +163,11 @@ pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let mut lost = Vec::new();
     let mut without_quota = false;
     for field in &FIELDS {
-        let place = match field.kind {
-            Kind::Bit => btf.bit_offset(field.object, field.path),
-            Kind::Whole | Kind::Optional => btf.field_offset(field.object, field.path),
-        };
-        match place {
+        match place(btf, field) {
             Ok(offset) => *(field.slot)(&mut offsets) = offset,
-            Err(BtfError::NoMember { .. } | BtfError::NoType { .. }) if field.kind == Kind::Optional => {
+            Err(BtfError::NoMember { .. } | BtfError::NoType { .. })
+                if matches!(field.kind, Kind::Optional(_)) =>
+            {
                 without_quota = true;
             }
             Err(error) => lost.push(lost_field(field, &error)),
@@ -177,6 +177,28 @@ pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         offsets.task_group = 0; // the four are read together or not at all
     }
     if lost.is_empty() { Ok(offsets) } else { Err(OffsetsError(lost)) }
+}
+
+/// Where the offset of each field goes.
+#[cfg(test)]
+pub(super) fn slots() -> impl Iterator<Item = (&'static str, &'static str, fn(&mut Offsets) -> &mut u32)> {
+    FIELDS.iter().map(|field| (field.object, field.path, field.slot))
+}
+
+fn place(btf: &Btf, field: &Field) -> Result<u32, BtfError> {
+    match field.kind {
+        Kind::Bit => btf.bit_offset(field.object, field.path),
+        Kind::Whole(bytes) | Kind::Optional(bytes) => btf.field_offset(field.object, field.path, bytes),
+    }
+}
+
+/// What is asked of the types, and the bit at which it was found.
+#[cfg(any(test, fuzzing))]
+pub(super) fn found_by(btf: &Btf) -> impl Iterator<Item = (&'static str, &'static str, Option<u64>)> {
+    FIELDS.iter().map(|field| {
+        let unit = if field.kind == Kind::Bit { 1 } else { 8 };
+        (field.object, field.path, place(btf, field).ok().map(|offset| unit * u64::from(offset)))
+    })
 }
 
 fn lost_field(field: &Field, error: &BtfError) -> LostField {
@@ -212,9 +234,9 @@ mod tests {
     #[test]
     fn all_that_is_missing_is_listed_with_what_needs_it() {
         let mut builder = Builder::new();
-        let int = builder.structure("leaf", &[]);
-        builder.structure("net", &[("ns", int, 0)]);
-        builder.structure("pt_regs", &[("di", int, 896), ("si", int, 832), ("dx", int, 768)]);
+        let long = builder.int("long", 8, 64);
+        builder.structure("net", &[("ns", long, 0)]);
+        builder.structure("pt_regs", &[("di", long, 896), ("si", long, 832), ("dx", long, 768)]);
         let btf = Btf::parse(builder.bytes()).expect("valid");
         let error = resolve(&btf).expect_err("most is missing");
         assert_eq!(error.0.len(), super::REQUIRED_COUNT - 3);

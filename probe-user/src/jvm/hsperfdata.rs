@@ -65,9 +65,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-/// The text up to a zero.
+/// The text up to a zero; without one there is none.
 fn text(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes.split(|b| *b == 0).next()?).ok()
+    let (text, _) = bytes.split_at_checked(bytes.iter().position(|b| *b == 0)?)?;
+    std::str::from_utf8(text).ok()
 }
 
 impl Counters {

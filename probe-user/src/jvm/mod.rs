@@ -9,6 +9,8 @@
 //! Pure: `usdt`, `symbols`, `hsperfdata`, the ladder below. Files: `libjvm`, `image`. The kernel: `clocks`.
 
 mod clocks;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hsperfdata;
 mod image;
 mod libjvm;

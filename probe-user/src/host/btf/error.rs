@@ -62,6 +62,18 @@ pub(crate) enum BtfError {
         /// The path.
         name: String,
     },
+    /// The field is wider or narrower than what the programs read.
+    #[error("{object}.{name} has {} in this kernel, not {wanted}", bytes(.found))]
+    Width {
+        /// The record.
+        object: String,
+        /// The path.
+        name: String,
+        /// Its bytes, when its type has a size.
+        found: Option<u64>,
+        /// What the programs read.
+        wanted: u32,
+    },
     /// Loops or references to nowhere.
     #[error("{object}.{name}: the BTF of this kernel is malformed there")]
     Malformed {
@@ -70,4 +82,8 @@ pub(crate) enum BtfError {
         /// The path or variant.
         name: String,
     },
+}
+
+fn bytes(found: &Option<u64>) -> String {
+    found.map_or("a type without size".into(), |bytes| format!("{bytes} bytes"))
 }

@@ -46,7 +46,7 @@ impl Builder {
         self.head(name, kind << 24, target)
     }
 
-    fn int(&mut self, name: &str, bytes: u32, bits: u32) -> u32 {
+    pub(crate) fn int(&mut self, name: &str, bytes: u32, bits: u32) -> u32 {
         let id = self.plain(kind::INT, name, bytes);
         self.words(&[bits]);
         id
@@ -151,12 +151,12 @@ fn kernel() -> Builder {
 #[test]
 fn offsets_are_found_through_nested_and_anonymous_records() {
     let btf = kernel().parse();
-    assert_eq!(btf.field_offset("sock", "head"), Ok(8));
-    assert_eq!(btf.field_offset("sock", "head.num"), Ok(8 + 14));
-    assert_eq!(btf.field_offset("sock", "head.left"), Ok(8 + 16));
-    assert_eq!(btf.field_offset("sock", "head.deep"), Ok(8 + 16 + 4));
-    assert_eq!(btf.field_offset("sock", "float"), Ok(56));
-    assert_eq!(btf.field_offset("flagged", "whole"), Ok(8));
+    assert_eq!(btf.field_offset("sock", "head", 64), Ok(8));
+    assert_eq!(btf.field_offset("sock", "head.num", 4), Ok(8 + 14));
+    assert_eq!(btf.field_offset("sock", "head.left", 4), Ok(8 + 16));
+    assert_eq!(btf.field_offset("sock", "head.deep", 4), Ok(8 + 16 + 4));
+    assert_eq!(btf.field_offset("sock", "float", 8), Ok(56));
+    assert_eq!(btf.field_offset("flagged", "whole", 4), Ok(8));
 }
 
 #[test]
@@ -165,8 +165,10 @@ fn what_has_no_address_or_no_single_answer_is_refused_by_name() {
     twice.structure("color_map", &[("a", 1, 0), ("b", 1, 32)]);
     twice.structure("color_map", &[("a", 1, 0), ("b", 1, 64)]);
     let btf = twice.parse();
-    let refused = |object, path| btf.field_offset(object, path).expect_err("refused").to_string();
+    let refused = |object, path| btf.field_offset(object, path, 4).expect_err("refused").to_string();
     assert_eq!(refused("flagged", "bits"), "flagged.bits is a bit field in this kernel");
+    assert_eq!(refused("sock", "float"), "sock.float has 8 bytes in this kernel, not 4");
+    assert_eq!(refused("sock", "pointer"), "sock.pointer has 8 bytes in this kernel, not 4");
     assert_eq!(refused("sock", "old_bits"), "sock.old_bits is a bit field in this kernel");
     assert_eq!(refused("sock", "odd"), "sock.odd is a bit field in this kernel");
     assert_eq!(refused("sock", "head.none"), "sock has no head.none in this kernel");
@@ -175,7 +177,7 @@ fn what_has_no_address_or_no_single_answer_is_refused_by_name() {
         refused("sock", "pointer.num"),
         "sock.pointer.num: pointer is not a struct or union in this kernel"
     );
-    assert_eq!(btf.field_offset("color_map", "a"), Ok(0));
+    assert_eq!(btf.field_offset("color_map", "a", 4), Ok(0));
     assert_eq!(
         refused("color_map", "b"),
         "color_map.b is ambiguous: this kernel has several definitions that disagree"
@@ -188,7 +190,7 @@ fn one_definition_with_the_field_and_one_without_is_ambiguous() {
     btf.int("int", 4, 32);
     btf.structure("net", &[("ns", 1, 0)]);
     btf.structure("net", &[("other", 1, 0)]);
-    assert!(matches!(btf.parse().field_offset("net", "ns"), Err(BtfError::Ambiguous { .. })));
+    assert!(matches!(btf.parse().field_offset("net", "ns", 4), Err(BtfError::Ambiguous { .. })));
 }
 
 #[test]
@@ -196,11 +198,11 @@ fn a_record_inside_itself_is_refused() {
     let mut btf = Builder::new();
     // Type 1 contains type 1 twice without a name.
     btf.structure("loop", &[("", 1, 0), ("", 1, 8)]);
-    assert!(matches!(btf.parse().field_offset("loop", "x"), Err(BtfError::Malformed { .. })));
+    assert!(matches!(btf.parse().field_offset("loop", "x", 4), Err(BtfError::Malformed { .. })));
     let mut chain = Builder::new();
     chain.plain(kind::TYPEDEF, "t", 1);
     chain.structure("s", &[("a", 1, 0)]);
-    assert!(chain.parse().field_offset("s", "a.b").is_err());
+    assert!(chain.parse().field_offset("s", "a.b", 4).is_err());
 }
 
 #[test]
@@ -240,8 +242,8 @@ fn other_formats_are_named() {
 fn ask_all(bytes: Vec<u8>) {
     if let Ok(btf) = Btf::parse(bytes) {
         for path in ["head", "head.num", "head.left", "head.deep", "old_bits", "pointer.x", ""] {
-            let _ = btf.field_offset("sock", path);
-            let _ = btf.field_offset("flagged", path);
+            let _ = btf.field_offset("sock", path, 4);
+            let _ = btf.field_offset("flagged", path, 4);
         }
         let _ = btf.function_params("tcp_recvmsg");
         let _ = btf.tracepoint_params("sk_data_ready");
