@@ -42,8 +42,9 @@ mod phase {
     pub(super) const AUTH_LENGTH: u8 = 4;
     pub(super) const AUTH_TEXT: u8 = 5;
     pub(super) const SNAPSHOT: u8 = 6;
-    pub(super) const OPAQUE: u8 = 7;
+    pub(super) const RECORD_BODY: u8 = 7;
     pub(super) const RESCAN: u8 = 8;
+    pub(super) const RECORD_HEAD: u8 = 9;
 }
 
 /// How sure the framing is: values of [`Framer::trust`].
@@ -67,8 +68,10 @@ pub enum Turn {
     Done,
     /// The framing was lost: the rest of this call is dropped and the hunt begins.
     Lost,
-    /// The stream is TLS; nothing more will come of it.
+    /// The stream is TLS: records come instead of packets.
     Tls,
+    /// A TLS record of application data is complete: see [`Framer::record_bytes`].
+    Record,
 }
 
 /// State of one direction of a connection. All zero is a stream met in the middle.
@@ -101,7 +104,10 @@ pub struct Framer {
     have: u32,
     skip: u32,
     auth_texts: u32,
+    /// Packets that wait to be handed out: one, but for those that are inferred.
     complete: u32,
+    /// What each of them adds to the zxid.
+    step: u32,
     signature: u32,
     rescan_at: u32,
     rescan_end: u32,
@@ -160,6 +166,7 @@ impl Framer {
         skip: 0,
         auth_texts: 0,
         complete: 0,
+        step: 0,
         signature: 0,
         rescan_at: 0,
         rescan_end: 0,
@@ -193,7 +200,10 @@ impl Framer {
         self.expected_seq = start_seq;
         self.chunk_len = 0;
         self.pos = 0;
-        if self.phase == phase::OPAQUE {
+        if self.wire == wire::TLS {
+            if missed {
+                self.records_missed();
+            }
             return true;
         }
         let was_locked = self.trust == trust::LOCKED;
@@ -238,8 +248,9 @@ impl Framer {
     pub fn turn(&mut self, bytes: &impl CallBytes) -> Turn {
         // A complete packet is handed out in a turn of its own: the verifier then walks the many ways to
         // complete one and the handling of it one after the other instead of multiplied.
-        if self.complete == 1 {
-            self.complete = 0;
+        if self.complete > 0 {
+            self.complete -= 1;
+            self.zxid = self.zxid.wrapping_add(self.step as u64);
             return Turn::Packet;
         }
         let left = self.chunk_len.wrapping_sub(self.pos);
@@ -275,10 +286,8 @@ impl Framer {
             }
             phase::SNAPSHOT => self.scan_turn(bytes, left),
             phase::RESCAN => self.rescan_turn(),
-            _ => {
-                self.pos = self.chunk_len;
-                Turn::Done
-            }
+            phase::RECORD_HEAD => self.record_head_turn(bytes, left),
+            _ => self.record_body_turn(left),
         }
     }
 
@@ -465,7 +474,7 @@ impl Framer {
             return self.tls_hint();
         }
         if was == trust::LOCKED && at_head && self.wire == wire::UNKNOWN && zab::looks_like_tls(&self.head) {
-            return self.tls();
+            return self.tls(buffered);
         }
         self.lost()
     }

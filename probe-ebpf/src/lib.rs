@@ -14,6 +14,7 @@ pub mod counts;
 pub mod framer;
 pub mod histogram;
 pub mod history;
+pub mod inference;
 pub mod irq;
 pub mod link;
 pub mod names;

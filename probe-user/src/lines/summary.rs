@@ -47,6 +47,9 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "leader_sid": f.leader_sid,
         "pid": f.pid,
         "wire": f.wire,
+        "inferred": f.wire == "tls",
+        "doubt": f.doubt,
+        "unknown": c.unknown,
         "proposals": c.proposals,
         "matched": c.matched,
         "expired": c.expired,
@@ -157,6 +160,7 @@ fn follower_text(f: &FollowerReport) -> String {
         ("gaps", c.gaps),
         ("unmeasured", c.unmeasured),
         ("unframed calls", c.unframed_calls),
+        ("not known", c.unknown),
     ];
     remarks.extend(odd.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")));
     format!(

@@ -18,6 +18,8 @@ fn follower(vantage: Vantage, sid: Option<i64>) -> FollowerReport {
         pid: 1,
         observer: false,
         wire: "plain",
+        doubt: None,
+        doubts: [0; 8],
         connections: 1,
         counts: Counts::default(),
         in_flight: 0,
