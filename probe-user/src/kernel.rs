@@ -181,7 +181,8 @@ pub(crate) struct Counters {
 
 /// Bytes of kernel memory that the maps of this configuration take.
 pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
-    let link = size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + 4;
+    let link =
+        size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + size_of::<probe_ebpf::link::Proof>() + 4;
     let thread = size_of::<Thread>() as u64 + 4;
     u64::from(settings.links) * link as u64
         + u64::from(settings.ring_bytes)
@@ -432,7 +433,7 @@ mod tests {
         let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
         assert_eq!(
             (of(2) - of(1)).div_ceil(1024),
-            544,
+            562,
             "correct the help of --links and docs/limitations.md"
         );
     }

@@ -57,7 +57,8 @@ impl Ledger {
             report.pid = labels.pid;
             // None too: the leader of an older link may lead no more.
             report.leader_sid = labels.leader_sid;
-            report.doubt = (name == "tls").then(|| doubt::NAMES[link.inference.state() as usize % doubt::COUNT]);
+            report.doubt =
+                (name == "tls").then(|| doubt::NAMES[link.inference.state() as usize % doubt::COUNT]);
             if name != "unknown" {
                 report.wire = name;
             }

@@ -50,7 +50,11 @@ fn play(rng: &mut Rng, play: Play, seconds: u64) -> Vec<Record> {
         let size = if play.mixed { 52 + rng.below(400) as u32 } else { 178 };
         proposed.push((at, size));
         // Now and then a burst.
-        at += if rng.below(40) == 0 { rng.below(MS as usize) as u64 } else { rng.below(2 * play.gap_ns as usize) as u64 };
+        at += if rng.below(40) == 0 {
+            rng.below(MS as usize) as u64
+        } else {
+            rng.below(2 * play.gap_ns as usize) as u64
+        };
     }
     let mut records = Vec::new();
     // The leader's queue: (when it enters, bytes, proposal). COMMITs follow the proposal when the rest of the quorum has it.
@@ -91,7 +95,8 @@ fn play(rng: &mut Rng, play: Play, seconds: u64) -> Vec<Record> {
     while next < arrivals.len() {
         let begun = now.max(arrivals[next].0 + 30_000);
         let stalls = play.stalls > 0 && rng.below(play.stalls) == 0;
-        let flush = if stalls { rng.below(300 * MS as usize) } else { 100_000 + rng.below(play.flush_ns as usize) };
+        let flush =
+            if stalls { rng.below(300 * MS as usize) } else { 100_000 + rng.below(play.flush_ns as usize) };
         // Some of what has arrived is still on its way to the log.
         let mut upto = next + 1;
         while upto < arrivals.len() && arrivals[upto].0 + 30_000 <= begun && rng.below(50) > 0 {
@@ -105,7 +110,13 @@ fn play(rng: &mut Rng, play: Play, seconds: u64) -> Vec<Record> {
     for at in pings {
         let answer = at + 40_000 + play.lag_ns + rng.below(MS as usize) as u64;
         let named = if play.sessions == 0 { 0 } else { rng.below(play.sessions as usize + 1) as u32 };
-        records.push(Record { at: answer, down: false, bytes: 20 + 12 * named, holds: Vec::new(), reader: true });
+        records.push(Record {
+            at: answer,
+            down: false,
+            bytes: 20 + 12 * named,
+            holds: Vec::new(),
+            reader: true,
+        });
     }
     records.sort_by_key(|record| record.at);
     records

@@ -14,7 +14,8 @@ use probe_ebpf::inference::doubt;
 
 /// Encodes them.
 pub(super) fn encode(e: &mut DescriptorEncoder<'_>, rows: &[Row]) -> fmt::Result {
-    let help = "Proposals inside TLS, as far as they can be counted, of which nothing is known, in proposals.";
+    let help =
+        "Proposals inside TLS, as far as they can be counted, of which nothing is known, in proposals.";
     let mut metric = e.encode_descriptor("termite_proposals_unknown", help, None, MetricType::Counter)?;
     for row in rows.iter().filter(|row| row.inferred) {
         count(&mut metric, &row.labels(), row.counts.unknown)?;

@@ -218,6 +218,7 @@ pub fn rings(slot: u32) -> Option<*mut Rings> {
 pub fn transition(at: LinkRef, change: u32, now: u64) {
     // SAFETY: a map value lives as long as the map.
     let generation = unsafe { (*at.link).identity.generation };
-    let record = TransitionRecord { kind: kind::TRANSITION, slot: at.slot, generation, change, at: now, number: 0 };
+    let record =
+        TransitionRecord { kind: kind::TRANSITION, slot: at.slot, generation, change, at: now, number: 0 };
     emit(kind::TRANSITION, &record, true);
 }
