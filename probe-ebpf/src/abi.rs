@@ -24,7 +24,7 @@ pub mod wire {
     pub const PLAIN: u8 = 1;
     /// Zab in clear after a SASL exchange.
     pub const SASL: u8 = 2;
-    /// TLS records: nothing inside can be seen.
+    /// TLS records: only their sizes can be seen.
     pub const TLS: u8 = 3;
 }
 
@@ -158,8 +158,8 @@ pub struct Process {
     pub drained: u32,
     /// Index into the clocks of JVMs, plus one; 0 for what is no JVM, or while none is assigned.
     pub jvm: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Its `tickTime`, ms; 0 when unknown.
+    pub tick_ms: u32,
 }
 
 /// One fdatasync or fsync call of a thread.
@@ -201,6 +201,9 @@ pub mod flag {
     pub const COARSE: u32 = 2;
     /// A flush that covers the proposal was seen.
     pub const FLUSHED: u32 = 4;
+    /// Inside TLS: which ACK belongs to the proposal was inferred, and `zxid` is a number of ours. It may be shown once a
+    /// [`TransitionRecord`] has proven it.
+    pub const BY_SIZE: u32 = 8;
 }
 
 /// One proposal at one vantage. All instants are monotonic ns; 0 is "not known".
@@ -330,10 +333,12 @@ pub mod change {
     pub const TLS: u32 = 4;
     /// The learner introduced itself: its sid is known.
     pub const SID: u32 = 5;
+    /// What was inferred of proposals up to a number is proven.
+    pub const PROVEN: u32 = 6;
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// Their names in records.
-    pub const NAMES: [&str; COUNT] = ["opened", "uptodate", "resync", "closed", "tls", "sid"];
+    pub const NAMES: [&str; COUNT] = ["opened", "uptodate", "resync", "closed", "tls", "sid", "proven"];
 }
 
 /// A change in the life of a link.
@@ -350,6 +355,8 @@ pub struct TransitionRecord {
     pub change: u32,
     /// When, monotonic ns.
     pub at: u64,
+    /// [`change::PROVEN`]: the number.
+    pub number: u64,
 }
 
 /// A thread took a name that tells of a Termite process, or of a JVM that starts.
@@ -436,7 +443,7 @@ const _: () = {
     assert!(size_of::<ProposalRecord>() == 248);
     assert!(size_of::<SegmentRecord>() == 208);
     assert!(size_of::<HeartbeatRecord>() == 32);
-    assert!(size_of::<TransitionRecord>() == 24);
+    assert!(size_of::<TransitionRecord>() == 32);
     assert!(size_of::<ThreadRecord>() == 32);
     assert!(size_of::<SafepointRecord>() == 64);
     assert!(size_of::<OperationKey>() == 16);

@@ -39,6 +39,9 @@ pub struct Counts {
     pub requests: u64,
     /// Snapshots that began.
     pub snapshots: u64,
+    /// Inside TLS: proposals, as far as they can be counted, of which nothing is told; filled in by
+    /// [`crate::link::Link::settle_inferred`].
+    pub unknown: u64,
 }
 
 impl Counts {
@@ -59,5 +62,6 @@ impl Counts {
         commits: 0,
         requests: 0,
         snapshots: 0,
+        unknown: 0,
     };
 }

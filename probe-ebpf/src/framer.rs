@@ -11,6 +11,7 @@ mod anchor;
 mod authinfo;
 #[cfg(not(target_arch = "bpf"))]
 mod host;
+mod sasl;
 mod snapshot;
 mod source;
 mod tls;
@@ -46,8 +47,9 @@ mod phase {
     pub(super) const AUTH_LENGTH: u8 = 4;
     pub(super) const AUTH_TEXT: u8 = 5;
     pub(super) const SNAPSHOT: u8 = 6;
-    pub(super) const OPAQUE: u8 = 7;
+    pub(super) const RECORD_BODY: u8 = 7;
     pub(super) const RESCAN: u8 = 8;
+    pub(super) const RECORD_HEAD: u8 = 9;
 }
 
 /// How sure the framing is: values of [`Framer::trust`].
@@ -71,8 +73,10 @@ pub enum Turn {
     Done,
     /// The framing was lost: the rest of this call is dropped and the hunt begins.
     Lost,
-    /// The stream is TLS; nothing more will come of it.
+    /// The stream is TLS: records come instead of packets.
     Tls,
+    /// A TLS record of application data is complete: see [`Framer::record_bytes`].
+    Record,
 }
 
 /// State of one direction of a connection. All zero is a stream met in the middle.
@@ -105,7 +109,10 @@ pub struct Framer {
     have: u32,
     skip: u32,
     auth_texts: u32,
+    /// Packets that wait to be handed out: one, but for those that are inferred.
     complete: u32,
+    /// What each of them adds to the zxid.
+    step: u32,
     signature: u32,
     rescan_at: u32,
     rescan_end: u32,
@@ -138,8 +145,6 @@ pub struct Framer {
 /// packets exactly where it ends would have to come together to deceive, and an ACK must still confirm.
 /// Only until the framing was known once: a reader that stalls in a value is what this probe is there for.
 const QUIET_NS: u64 = 20_000_000;
-/// Longest believed token of a SASL exchange.
-const SASL_LIMIT: i32 = 1 << 20;
 
 impl Framer {
     /// A stream met in the middle.
@@ -164,6 +169,7 @@ impl Framer {
         skip: 0,
         auth_texts: 0,
         complete: 0,
+        step: 0,
         signature: 0,
         rescan_at: 0,
         rescan_end: 0,
@@ -197,7 +203,10 @@ impl Framer {
         self.expected_seq = start_seq;
         self.chunk_len = 0;
         self.pos = 0;
-        if self.phase == phase::OPAQUE {
+        if self.wire == wire::TLS {
+            if missed {
+                self.records_missed();
+            }
             return true;
         }
         let was_locked = self.trust == trust::LOCKED;
@@ -242,8 +251,9 @@ impl Framer {
     pub fn turn(&mut self, bytes: &impl CallBytes) -> Turn {
         // A complete packet is handed out in a turn of its own: the verifier then walks the many ways to
         // complete one and the handling of it one after the other instead of multiplied.
-        if self.complete == 1 {
-            self.complete = 0;
+        if self.complete > 0 {
+            self.complete -= 1;
+            self.zxid = self.zxid.wrapping_add(self.step as u64);
             return Turn::Packet;
         }
         let left = self.chunk_len.wrapping_sub(self.pos);
@@ -278,10 +288,8 @@ impl Framer {
             }
             phase::SNAPSHOT => self.scan_turn(bytes, left),
             phase::RESCAN => self.rescan_turn(),
-            _ => {
-                self.pos = self.chunk_len;
-                Turn::Done
-            }
+            phase::RECORD_HEAD => self.record_head_turn(bytes, left),
+            _ => self.record_body_turn(left),
         }
     }
 
@@ -389,21 +397,6 @@ impl Framer {
     }
 
     #[inline(always)]
-    fn sasl_head(&mut self, len: i32) -> Turn {
-        if !(-1..=SASL_LIMIT).contains(&len) {
-            return self.bad_head(0);
-        }
-        self.kind = packet::SASL;
-        self.wire = wire::SASL;
-        self.skip = if len > 0 { len as u32 } else { 0 };
-        if self.skip == 0 {
-            return Turn::More; // the next head follows at once
-        }
-        self.phase = phase::DATA;
-        Turn::More
-    }
-
-    #[inline(always)]
     fn sample_done(&mut self) -> Turn {
         if self.is_transaction() {
             if be64(&self.head, 16 + 12) != self.zxid {
@@ -485,7 +478,7 @@ impl Framer {
             return self.tls_hint();
         }
         if was == trust::LOCKED && at_head && self.wire == wire::UNKNOWN && zab::looks_like_tls(&self.head) {
-            return self.tls();
+            return self.tls(buffered);
         }
         self.lost()
     }

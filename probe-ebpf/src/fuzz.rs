@@ -52,7 +52,7 @@ impl Found {
         framer.begin_chunk(call.len() as u32);
         loop {
             match framer.turn(&Call(call)) {
-                Turn::More => {}
+                Turn::More | Turn::Record => {}
                 Turn::Done => break,
                 Turn::Lost => self.lose(),
                 Turn::Tls => self.tls = true,

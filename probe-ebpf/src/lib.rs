@@ -16,6 +16,7 @@ pub mod framer;
 pub mod fuzz;
 pub mod histogram;
 pub mod history;
+pub mod inference;
 pub mod irq;
 pub mod link;
 pub mod names;

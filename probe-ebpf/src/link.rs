@@ -11,14 +11,17 @@ use crate::arrivals::{self, Arrival, Arrivals, seq_at_or_after};
 use crate::cause::{self, Parts};
 use crate::framer::{Framer, trust};
 use crate::histogram::Histogram;
+use crate::inference::Inference;
 use crate::network::Path;
 use crate::overtaken::{self, Overtaken};
 use crate::window::{self, Entry, Taken, Window, mode};
 use crate::zab::packet;
 
 pub use crate::counts::Counts;
+pub use inferred::{Proof, Sums};
 pub use measure::{RECEIPTS, Receipt, Spent};
 
+mod inferred;
 mod measure;
 
 /// Who is connected with whom. Written once when the link is met.
@@ -117,6 +120,8 @@ pub struct Link {
     pub records: [ProposalRecord; 2],
     /// The calls under way: outgoing, incoming.
     pub calls: [Call; 2],
+    /// What is known of it when it is TLS.
+    pub inference: Inference,
     /// Leader to learner.
     pub down: Framer,
     /// Learner to leader.
@@ -264,6 +269,7 @@ impl Link {
             reserved: 0,
             flush: Flush { began_at: 0, ended_at: 0 },
         }; 2],
+        inference: Inference::NEW,
         down: Framer::HUNTING,
         up: Framer::HUNTING,
         delay: Histogram::EMPTY,

@@ -95,7 +95,7 @@ impl From<&Target> for Filter {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Kernel side")]
 pub(crate) struct Limits {
-    /// Quorum connections measured at a time; each takes 545 KiB of kernel memory
+    /// Quorum connections measured at a time; each takes 562 KiB of kernel memory
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LINKS,
           value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) links: u32,

@@ -15,7 +15,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
-use probe_ebpf::abi::{HeartbeatRecord, Process, ProposalRecord, SafepointRecord, TransitionRecord};
+use probe_ebpf::abi::{
+    HeartbeatRecord, Process, ProposalRecord, SafepointRecord, TransitionRecord, change, flag,
+};
 use probe_ebpf::link::Link;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +33,7 @@ use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
 use crate::model::{FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
 use crate::records::Record;
+use crate::unproven::Unproven;
 
 /// How long a closed link is kept: a reader may still take what was queued.
 const GRACE: Duration = Duration::from_secs(1);
@@ -90,6 +93,7 @@ pub(crate) struct Engine {
     /// Who leads, by process.
     roles: HashMap<u32, Vantage>,
     explainer: Explainer,
+    unproven: Unproven,
 }
 
 impl Engine {
@@ -121,6 +125,7 @@ impl Engine {
             rescan: false,
             roles: HashMap::new(),
             explainer: Explainer::new(slower_ns),
+            unproven: Unproven::default(),
         })
     }
 
@@ -233,11 +238,18 @@ impl Engine {
             Record::Proposal(r) => {
                 let labels = self.labels(r.slot, r.generation)?;
                 let clues = self.explainer.explain(&r, labels.pid, labels.key.vantage);
-                happenings.push(Happening::Proposal(Box::new(r), labels, clues));
+                let happening = Happening::Proposal(Box::new(r), labels, clues);
+                match r.flags & flag::BY_SIZE {
+                    0 => happenings.push(happening),
+                    _ => self.unproven.add((r.slot, r.generation), r.zxid, happening),
+                }
             }
             Record::Heartbeat(r) => {
                 let labels = self.labels(r.slot, r.generation)?;
                 happenings.push(Happening::Heartbeat(r, labels));
+            }
+            Record::Transition(r) if r.change == change::PROVEN => {
+                happenings.extend(self.unproven.prove(&r));
             }
             Record::Transition(r) => {
                 self.labels.remove(&(r.slot, r.generation));
@@ -389,6 +401,7 @@ impl Engine {
     fn give_back(&mut self, slot: u32, link: &Link) -> anyhow::Result<()> {
         self.directory.forget(&link.identity);
         self.labels.remove(&(slot, link.identity.generation));
+        self.unproven.forget((slot, link.identity.generation));
         let tgid = link.identity.tgid;
         if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, slot)? {
             self.directory.servers.remove(&tgid);

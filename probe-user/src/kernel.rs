@@ -8,6 +8,7 @@
 mod attach;
 mod ports;
 mod programs;
+mod proofs;
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::Iter;
@@ -23,6 +24,7 @@ use self::attach::attach_all;
 pub(crate) use self::attach::explain;
 use self::ports::Ports;
 use self::programs::Timing;
+use self::proofs::Proofs;
 use crate::cli::Hooks;
 use crate::jvm::{Jvms, Rung};
 use crate::model::HookReport;
@@ -155,6 +157,7 @@ pub(crate) struct Kernel {
     processes: HashMap<MapData, u32, Plain<Process>>,
     flush_times: HashMap<MapData, u32, Plain<Pauses>>,
     links: Array<MapData, Plain<Link>>,
+    proofs: Proofs,
     free_slots: Stack<MapData, u32>,
     counters: Array<MapData, u64>,
     /// Number of link slots.
@@ -178,7 +181,8 @@ pub(crate) struct Counters {
 
 /// Bytes of kernel memory that the maps of this configuration take.
 pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
-    let link = size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + 4;
+    let link =
+        size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + size_of::<probe_ebpf::link::Proof>() + 4;
     let thread = size_of::<Thread>() as u64 + 4;
     u64::from(settings.links) * link as u64
         + u64::from(settings.ring_bytes)
@@ -219,6 +223,7 @@ impl Kernel {
             processes: take(&mut ebpf, "PROCESSES")?,
             flush_times: take(&mut ebpf, "FLUSH_TIMES")?,
             links: take(&mut ebpf, "LINKS")?,
+            proofs: Proofs(take(&mut ebpf, "PROOFS")?),
             free_slots: take(&mut ebpf, "FREE_SLOTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             slots: settings.links,
@@ -315,13 +320,14 @@ impl Kernel {
                 break;
             }
         }
-        link.settle();
+        self.proofs.settle(slot, &mut link)?;
         Ok(Some(link))
     }
 
     /// Gives a slot back after its link was read for the last time. `zeroed` is the value of a free slot.
     pub(crate) fn free(&mut self, slot: u32, zeroed: &Link) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { name: "LINKS", source };
+        self.proofs.clear(slot)?;
         self.links.set(slot, Plain(*zeroed), 0).map_err(failed)?;
         self.free_slots.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })
     }
@@ -377,6 +383,7 @@ fn load(
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("LINKS", settings.links)
         .map_max_entries("RINGS", settings.links)
+        .map_max_entries("PROOFS", settings.links)
         .map_max_entries("FREE_SLOTS", settings.links)
         .map_max_entries("THREADS", settings.threads())
         .map_max_entries("FREE_THREADS", settings.threads())
@@ -426,7 +433,7 @@ mod tests {
         let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
         assert_eq!(
             (of(2) - of(1)).div_ceil(1024),
-            545,
+            562,
             "correct the help of --links and docs/limitations.md"
         );
     }

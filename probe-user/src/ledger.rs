@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::abi::wire;
 use probe_ebpf::cause;
 use probe_ebpf::histogram::Histogram;
+use probe_ebpf::inference::doubt;
 use probe_ebpf::link::{Counts, Link};
 
 use crate::labels::Labels;
@@ -56,6 +57,8 @@ impl Ledger {
             report.pid = labels.pid;
             // None too: the leader of an older link may lead no more.
             report.leader_sid = labels.leader_sid;
+            report.doubt =
+                (name == "tls").then(|| doubt::NAMES[link.inference.state() as usize % doubt::COUNT]);
             if name != "unknown" {
                 report.wire = name;
             }
@@ -63,6 +66,9 @@ impl Ledger {
             report.wire = name;
         }
         report.observer |= labels.observer;
+        for (sum, n) in report.doubts.iter_mut().zip(link.inference.doubts) {
+            *sum += n;
+        }
         add_counts(&mut report.counts, &link.counts);
         for (sum, ns) in report.stages_ns.iter_mut().zip(link.stages_ns) {
             *sum += ns;
@@ -83,7 +89,9 @@ fn empty(labels: &Labels) -> FollowerReport {
         pid: labels.pid,
         observer: false,
         wire: "unknown",
+        doubt: None,
         connections: 0,
+        doubts: [0; doubt::COUNT],
         counts: Counts::default(),
         in_flight: 0,
         stages_ns: [0; 4],
@@ -124,6 +132,7 @@ fn add_counts(sum: &mut Counts, more: &Counts) {
         commits,
         requests,
         snapshots,
+        unknown,
     } = *more;
     sum.proposals += proposals;
     sum.matched += matched;
@@ -140,6 +149,7 @@ fn add_counts(sum: &mut Counts, more: &Counts) {
     sum.commits += commits;
     sum.requests += requests;
     sum.snapshots += snapshots;
+    sum.unknown += unknown;
 }
 
 #[cfg(test)]

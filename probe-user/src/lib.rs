@@ -34,6 +34,7 @@ mod serve;
 mod session;
 mod symbols;
 mod trace;
+mod unproven;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -128,7 +128,7 @@ fn transition_text(r: &TransitionRecord, labels: &Labels, clock: &WallClock) -> 
         change::UPTODATE => "follower is up to date",
         change::RESYNC => "framing lost, looking for it again",
         change::CLOSED => "connection closed",
-        change::TLS => "connection is TLS: its proposals cannot be seen",
+        change::TLS => "connection is TLS: its proposals are inferred from sizes, where that is sound",
         _ => return None,
     };
     Some(format!(
@@ -181,4 +181,4 @@ pub(crate) fn duration(ns: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

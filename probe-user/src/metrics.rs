@@ -8,6 +8,7 @@
 mod causes;
 mod classic;
 mod flushes;
+mod inferred;
 mod jvm;
 pub(crate) mod process;
 mod programs;
@@ -100,6 +101,7 @@ impl Collector for Exposition {
         causes::encode(e, &self.rows, &self.waits)?;
         self.encode_links(e)?;
         self.encode_coverage(e)?;
+        inferred::encode(e, &self.rows)?;
         jvm::encode(e, &self.jvms)?;
         flushes::encode(e, &self.flushes)?;
         self.encode_records(e)?;

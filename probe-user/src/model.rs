@@ -9,6 +9,7 @@ use std::time::Duration;
 use probe_ebpf::abi::kind;
 use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::Histogram;
+use probe_ebpf::inference::doubt;
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
 
@@ -56,6 +57,10 @@ pub struct FollowerReport {
     pub observer: bool,
     /// What is on the wire: `plain`, `sasl`, `tls` or `unknown`.
     pub wire: &'static str,
+    /// Behind TLS: why nothing of its newest connection is told at this moment, or `none`.
+    pub doubt: Option<&'static str>,
+    /// Behind TLS: how often each doubt arose.
+    pub doubts: [u64; doubt::COUNT],
     /// Connections at this moment.
     pub connections: u64,
     /// Counters.

@@ -143,6 +143,7 @@ fn transition(mut b: Bytes) -> TransitionRecord {
         generation: b.get_u32_ne(),
         change: b.get_u32_ne(),
         at: b.get_u64_ne(),
+        number: b.get_u64_ne(),
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Fed {
     pub lost: u32,
     /// The stream turned out to be TLS.
     pub tls: bool,
+    /// Records of application data.
+    pub records: u32,
 }
 
 struct Slice<'a>(&'a [u8]);
@@ -43,7 +45,7 @@ pub fn feed_chunks<'a>(
     at_start: bool,
     mut on_packet: impl FnMut(&Framer),
 ) -> Fed {
-    let mut fed = Fed { lost: !framer.begin_call(start_seq, at_start, 0) as u32, tls: false };
+    let mut fed = Fed { lost: !framer.begin_call(start_seq, at_start, 0) as u32, tls: false, records: 0 };
     for chunk in chunks {
         framer.begin_chunk(chunk.len() as u32);
         loop {
@@ -53,6 +55,7 @@ pub fn feed_chunks<'a>(
                 Turn::Done => break,
                 Turn::Lost => fed.lost += 1,
                 Turn::Tls => fed.tls = true,
+                Turn::Record => fed.records += 1,
             }
         }
     }

@@ -240,7 +240,7 @@ proptest! {
                         Turn::Done => break,
                         Turn::Lost => lost.push(n),
                         Turn::Packet => prop_assert!(packets.contains(&(f.kind, f.zxid, f.end_seq() as usize))),
-                        Turn::More | Turn::Tls => {}
+                        Turn::More | Turn::Tls | Turn::Record => {}
                     }
                 }
                 touched |= n == bad && call.touched.get();

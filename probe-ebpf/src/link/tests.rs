@@ -124,6 +124,7 @@ impl Probe {
                 Turn::Done => break,
                 Turn::Lost => self.link.counts.resyncs += 1,
                 Turn::Tls => self.changes.push(change::TLS),
+                Turn::Record => self.link.on_record(call),
                 Turn::Packet => {
                     let packet = (framer.kind, framer.zxid, framer.sid, framer.end_seq());
                     match self.link.on_packet(&mut self.rings, &self.config, call, packet) {

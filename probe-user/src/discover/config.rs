@@ -43,6 +43,8 @@ pub(super) struct Configuration {
     /// `None` while it could not be read.
     pub(super) servers: Option<Vec<Peer>>,
     pub(super) my_id: Known<Sid>,
+    /// `tickTime`, ms, when it is set.
+    pub(super) tick_ms: Option<u32>,
     pub(super) notes: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ impl Configuration {
             path,
             servers: None,
             my_id: Known::Unknown(why.to_owned()),
+            tick_ms: None,
             notes: vec![format!("{why}; give --config, or --quorum-port")],
         }
     }
@@ -68,6 +71,7 @@ pub(super) fn read(path: &Path, files: &dyn Files, data: &dyn Files) -> Configur
             return Configuration::unknown(Some(path.to_owned()), &why);
         }
     };
+    let tick_ms = main.tick_ms;
     let mut notes = main.notes;
     let servers = match &main.dynamic_file {
         None => Some(main.servers),
@@ -87,7 +91,7 @@ pub(super) fn read(path: &Path, files: &dyn Files, data: &dyn Files) -> Configur
         Some(dir) => my_id(&dir.join("myid"), data),
         None => Known::Unknown("zoo.cfg names no dataDir".to_owned()),
     };
-    Configuration { path: Some(path.to_owned()), servers, my_id, notes }
+    Configuration { path: Some(path.to_owned()), servers, my_id, tick_ms, notes }
 }
 
 fn my_id(path: &Path, files: &dyn Files) -> Known<Sid> {

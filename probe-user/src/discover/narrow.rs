@@ -158,6 +158,7 @@ mod tests {
             configuration: Configuration {
                 path: None,
                 servers: Some(zoo_cfg::parse(cfg.as_bytes()).servers),
+                tick_ms: None,
                 my_id: Known::Known { value: Sid(sid), source: "dataDir/myid" },
                 notes: Vec::new(),
             },

@@ -153,6 +153,7 @@ mod tests {
             configuration: Configuration {
                 path: None,
                 servers: Some(zoo_cfg::parse(cfg.as_bytes()).servers),
+                tick_ms: None,
                 my_id,
                 notes: Vec::new(),
             },

@@ -97,6 +97,8 @@ pub(crate) struct Server {
     pub(crate) ensemble: EnsembleName,
     /// Where it takes learners when it leads: the lowest, if it has several.
     pub(crate) own_quorum_port: Option<u16>,
+    /// Its `tickTime`, ms, when it is set.
+    pub(crate) tick_ms: Option<u32>,
     /// The quorum ports of all servers of the ensemble, sorted, each once; empty if not known.
     pub(crate) quorum_ports: Vec<u16>,
     /// All servers of the ensemble, itself too, sorted by sid; empty if not known.
@@ -133,6 +135,7 @@ impl Server {
             configuration: Configuration {
                 path: None,
                 servers: Some(super::zoo_cfg::parse(zoo_cfg.as_bytes()).servers),
+                tick_ms: None,
                 my_id,
                 notes: Vec::new(),
             },
@@ -165,6 +168,7 @@ pub(super) fn describe(facts: Facts) -> Server {
         sid,
         ensemble: EnsembleName::of(&peers),
         own_quorum_port: None,
+        tick_ms: configuration.tick_ms,
         quorum_ports,
         peers,
         net_ns: net_ns.as_ref().ok().copied(),
@@ -240,7 +244,7 @@ mod tests {
             started: 7,
             threads: threads.iter().map(|&t| t.to_owned()).collect(),
             net_ns: Ok(4_026_531_840),
-            configuration: Configuration { path: None, servers, my_id, notes: Vec::new() },
+            configuration: Configuration { path: None, servers, my_id, tick_ms: None, notes: Vec::new() },
         })
     }
 

@@ -76,6 +76,7 @@ mod tests {
             sid: Known::Unknown("no thread yet".to_owned()),
             ensemble: EnsembleName::unknown(),
             own_quorum_port: None,
+            tick_ms: None,
             quorum_ports: Vec::new(),
             peers: Vec::new(),
             net_ns: None,

@@ -53,6 +53,8 @@ pub(super) struct ZooCfg {
     pub(super) servers: Vec<Peer>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) dynamic_file: Option<PathBuf>,
+    /// `tickTime`, ms.
+    pub(super) tick_ms: Option<u32>,
     pub(super) notes: Vec<String>,
 }
 
@@ -64,6 +66,7 @@ pub(super) fn parse(bytes: &[u8]) -> ZooCfg {
         let line = entry.line;
         match entry.key.as_str() {
             "dataDir" if !entry.value.is_empty() => cfg.data_dir = Some(PathBuf::from(entry.value)),
+            "tickTime" => cfg.tick_ms = entry.value.trim().parse().ok().filter(|ms| *ms > 0),
             "dynamicConfigFile" if !entry.value.is_empty() => {
                 cfg.dynamic_file = Some(PathBuf::from(entry.value));
             }
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn directories_are_kept_as_written() {
         let cfg = parse(b"dataDir=data/1\ndynamicConfigFile=/conf/zoo.cfg.dynamic\ntickTime=2000");
-        assert_eq!(cfg.data_dir, Some(PathBuf::from("data/1")));
+        assert_eq!((cfg.data_dir, cfg.tick_ms), (Some(PathBuf::from("data/1")), Some(2000)));
         assert_eq!(cfg.dynamic_file, Some(PathBuf::from("/conf/zoo.cfg.dynamic")));
     }
 

@@ -69,6 +69,7 @@ fn discovered(sid: Known<Sid>) -> Server {
         peers: Vec::new(),
         net_ns: None,
         config_path: None,
+        tick_ms: None,
         notes: Vec::new(),
     }
 }

@@ -29,7 +29,8 @@ impl Engine {
         let own_quorum_port = server.own_quorum_port.map_or(0, u32::from);
         // Before it is watched: a thread learns its JVM's clock when it gets its own.
         let jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, server.tgid)?;
-        let watched = Process { own_quorum_port, jvm, ..Process::default() };
+        let tick_ms = server.tick_ms.unwrap_or(0);
+        let watched = Process { own_quorum_port, jvm, tick_ms, ..Process::default() };
         if self.sees_flushes() && self.kernel.flushes(server.tgid.0).is_none() {
             self.kernel.count_flushes(server.tgid.0)?;
         }

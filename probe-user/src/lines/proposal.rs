@@ -38,7 +38,7 @@ struct Proposal<'a> {
     vantage: &'static str,
     sid: Option<i64>,
     leader_sid: Option<i64>,
-    zxid: String,
+    zxid: Option<String>,
     delay_ns: u64,
     stages_ns: Option<Stages>,
     causes_ns: BTreeMap<&'static str, u64>,
@@ -110,7 +110,7 @@ pub(super) fn to_json(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
         vantage: labels.key.vantage.name(),
         sid: labels.key.sid,
         leader_sid: labels.leader_sid,
-        zxid: format!("{:#x}", r.zxid),
+        zxid: zxid(r),
         delay_ns,
         causes_ns: named(&parts),
         verdict: cause::NAMES[verdict_of(&parts)],
@@ -121,8 +121,7 @@ pub(super) fn to_json(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
             longest_stage: stages_ns.as_ref().map(|s| s.longest().0),
             ack_unread_ns: (!follower).then(|| r.read_at.saturating_sub(r.ended_at)),
             network: (!follower).then(|| Network::of(r)),
-            inferred_because: inferred
-                .then_some("the instant of arrival is coarse or was taken from the read"),
+            inferred_because: inferred.then(|| because(r)),
             segments: clues.iter().map(|clue| Segment::of(clue)).collect(),
         },
         stages_ns,
@@ -131,7 +130,20 @@ pub(super) fn to_json(r: &ProposalRecord, labels: &Labels, clues: &[Arc<Clue>], 
 }
 
 fn is_inferred(r: &ProposalRecord) -> bool {
-    r.flags & (flag::COARSE | flag::NO_ARRIVAL) != 0
+    r.flags & (flag::COARSE | flag::NO_ARRIVAL | flag::BY_SIZE) != 0
+}
+
+fn because(r: &ProposalRecord) -> &'static str {
+    if r.flags & flag::BY_SIZE != 0 {
+        "the connection is TLS: proposal and ACK were paired by the sizes and the order of records"
+    } else {
+        "the instant of arrival is coarse or was taken from the read"
+    }
+}
+
+/// `None` where it cannot be seen.
+fn zxid(r: &ProposalRecord) -> Option<String> {
+    (r.flags & flag::BY_SIZE == 0).then(|| format!("{:#x}", r.zxid))
 }
 
 /// A row; `more` were delayed with it and have none of their own.
@@ -153,13 +165,17 @@ pub(super) fn to_text(
     let head = format!(
         "{} {:<13} {:>7} {receive:>7} {process:>7} {log:>7} {send:>7}  {}  ",
         head(clock, r.ended_at, labels.key.sid, labels.key.vantage.name()),
-        format!("{:#x}", r.zxid),
+        zxid(r).unwrap_or_else(|| "?".to_owned()),
         duration(delay_ns),
         bar(&parts),
     );
     let others =
         more.map_or_else(String::new, |more| format!("; {} more >= {}", more.count, duration(more.least_ns)));
-    let doubt = if is_inferred(r) { "  (inferred)" } else { "" };
+    let doubt = match r.flags & flag::BY_SIZE {
+        0 if is_inferred(r) => "  (inferred)",
+        0 => "",
+        _ => "  (inferred: TLS)",
+    };
     let room = WIDTH.saturating_sub(head.chars().count() + others.len() + doubt.len());
     let mut words = verdict(&parts, if follower { clues } else { &[] }, room);
     let unread_ns = r.read_at.saturating_sub(r.ended_at);

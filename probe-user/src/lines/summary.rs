@@ -4,7 +4,10 @@
 //! observers, which acknowledge nothing.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use probe_ebpf::abi::kind;
+use probe_ebpf::inference::doubt;
 
 use super::parts::{bar, verdict};
 use super::proposal::named;
@@ -47,6 +50,10 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "leader_sid": f.leader_sid,
         "pid": f.pid,
         "wire": f.wire,
+        "inferred": f.wire == "tls",
+        "doubt": f.doubt,
+        "doubts": doubts(f),
+        "unknown": c.unknown,
         "proposals": c.proposals,
         "matched": c.matched,
         "expired": c.expired,
@@ -72,6 +79,11 @@ fn follower_json(f: &FollowerReport) -> serde_json::Value {
         "heartbeat_p50_ns": f.heartbeat.quantile(500),
         "heartbeat_max_ns": (f.heartbeat.count > 0).then_some(f.heartbeat.max_ns),
     })
+}
+
+/// Those that arose, by name.
+fn doubts(f: &FollowerReport) -> BTreeMap<&'static str, u64> {
+    doubt::NAMES.into_iter().zip(f.doubts).filter(|(_, n)| *n > 0).collect()
 }
 
 /// The summary as a table.
@@ -157,6 +169,7 @@ fn follower_text(f: &FollowerReport) -> String {
         ("gaps", c.gaps),
         ("unmeasured", c.unmeasured),
         ("unframed calls", c.unframed_calls),
+        ("not known", c.unknown),
     ];
     remarks.extend(odd.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")));
     format!(

@@ -52,7 +52,7 @@ pub(super) fn parts(some: &[(usize, u64)]) -> Parts {
     parts
 }
 
-pub(super) fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
+pub(crate) fn proposal(r: ProposalRecord, vantage: Vantage, sid: Option<i64>) -> Happening {
     Happening::Proposal(r.into(), labels(vantage, sid), Vec::new())
 }
 
@@ -280,7 +280,7 @@ fn transitions_are_told_in_words() {
     let told = text(change::TLS).unwrap();
     assert_eq!(
         told,
-        "03:04:05.000   2 follower -- connection is TLS: its proposals cannot be seen (pid 4242, zk1:2888)"
+        "03:04:05.000   2 follower -- connection is TLS: its proposals are inferred from sizes, where that is sound (pid 4242, zk1:2888)"
     );
     assert_eq!(text(change::SID), None);
     let number = (0..change::COUNT as u32).filter(|change| text(*change).is_some()).count();
@@ -328,6 +328,8 @@ pub(super) fn follower(vantage: Vantage, sid: Option<i64>, delays: &[u64]) -> Fo
         pid: 4242,
         observer: false,
         wire: "plain",
+        doubt: None,
+        doubts: [0; 8],
         connections: 1,
         counts: Counts { proposals: matched + 3, matched, expired: 1, ..Counts::default() },
         in_flight: 2,

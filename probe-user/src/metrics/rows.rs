@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::model::{FollowerKey, FollowerReport, Vantage};
 use probe_ebpf::cause::{self, Parts};
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
+use probe_ebpf::inference::doubt;
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
 
@@ -33,8 +34,12 @@ pub(super) struct Row {
     ensemble: String,
     sid: String,
     pub(super) vantage: Vantage,
-    /// Its proposals are measured; not so for an observer or behind TLS.
+    /// Its proposals are measured; not so for an observer, nor behind TLS before one was inferred.
     pub(super) proposals_visible: bool,
+    /// It is or was behind TLS: its proposals are inferred.
+    pub(super) inferred: bool,
+    /// How often each doubt arose there.
+    pub(super) doubts: [u64; doubt::COUNT],
     /// Its packets are seen; not so behind TLS.
     pub(super) packets_visible: bool,
     /// Connections by what is on the wire and whether it is an observer.
@@ -98,6 +103,8 @@ impl Row {
             sid: key.sid.map_or_else(|| UNKNOWN_SID.to_owned(), |sid| sid.to_string()),
             vantage: key.vantage,
             proposals_visible: false,
+            inferred: false,
+            doubts: [0; doubt::COUNT],
             packets_visible: false,
             links: BTreeMap::new(),
             counts: Counts::default(),
@@ -112,7 +119,11 @@ impl Row {
 
     fn add(&mut self, f: &FollowerReport) {
         // What was once measured stays, even when the follower came back as an observer or with TLS.
-        self.packets_visible |= f.wire != "tls" || f.counts.pings > 0 || f.counts.proposals > 0;
+        self.packets_visible |= f.wire != "tls" || f.counts.pings > 0;
+        self.inferred |= f.wire == "tls";
+        for (mine, theirs) in self.doubts.iter_mut().zip(f.doubts) {
+            *mine += theirs;
+        }
         self.proposals_visible |= (f.wire != "tls" && !f.observer) || f.counts.proposals > 0;
         *self.links.entry((f.wire, f.observer)).or_default() += f.connections;
         add_counts(&mut self.counts, &f.counts);
@@ -161,4 +172,5 @@ fn add_counts(mine: &mut Counts, theirs: &Counts) {
     mine.resyncs += theirs.resyncs;
     mine.unframed_calls += theirs.unframed_calls;
     mine.pings += theirs.pings;
+    mine.unknown += theirs.unknown;
 }

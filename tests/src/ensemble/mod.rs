@@ -7,6 +7,7 @@
 mod server;
 mod spec;
 mod status;
+mod tls;
 
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ impl Ensemble {
             Network::Loopback | Network::LoopbackIpv6 => None,
             Network::Namespaces => Some(Fabric::new(u8::try_from(spec.servers.len())?)?),
         };
+        if spec.tls.is_some() {
+            tls::certify(directory.path())?;
+        }
         let servers = server::configure(spec, directory.path(), fabric.as_ref())?;
         Ok(Self { servers, fabric, directory })
     }

@@ -12,9 +12,9 @@ use super::spec::{Network, Spec};
 use crate::net::{Fabric, Namespace, free_port};
 use crate::process::Process;
 
-/// Debian's jars; their manifests name the rest.
+/// Debian's jars; their manifests name the rest, but for netty, without which 3.8.0 takes no TLS connection.
 const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-log4j12.jar:\
-                    /usr/share/java/log4j-1.2.jar";
+                    /usr/share/java/log4j-1.2.jar:/usr/share/java/netty-all.jar";
 
 const LOG4J: &str = "log4j.rootLogger=INFO, console\n\
     log4j.appender.console=org.apache.log4j.ConsoleAppender\n\
@@ -83,7 +83,7 @@ pub(super) fn configure(spec: &Spec, root: &Path, fabric: Option<&Fabric>) -> Re
         fs::write(server.data.join("myid"), format!("{}\n", server.sid))?;
         fs::write(server.directory.join("log4j.properties"), LOG4J)?;
         fs::write(server.directory.join("jaas.conf"), JAAS)?;
-        fs::write(&server.config, configuration(spec, server) + &members(spec, server.sid, &servers)?)?;
+        fs::write(&server.config, configuration(spec, server, root) + &members(spec, server.sid, &servers)?)?;
     }
     Ok(servers)
 }
@@ -118,7 +118,7 @@ fn jvm_options(spec: &Spec, sid: u64, directory: &Path) -> Vec<String> {
     options
 }
 
-fn configuration(spec: &Spec, server: &Server) -> String {
+fn configuration(spec: &Spec, server: &Server, root: &Path) -> String {
     let mut settings: Vec<(String, String)> = [
         ("tickTime", "2000"),
         ("initLimit", "10"),
@@ -145,6 +145,7 @@ fn configuration(spec: &Spec, server: &Server) -> String {
         settings.push(("quorum.auth.server.saslLoginContext".to_owned(), "QuorumServer".to_owned()));
         settings.push(("quorum.cnxn.threads.size".to_owned(), "20".to_owned()));
     }
+    settings.extend(spec.tls.iter().flat_map(|version| super::tls::settings(root, *version)));
     let own = spec.own_settings.iter().filter(|(of, ..)| *of == server.sid);
     let all = spec.settings.iter().map(|(name, value)| (name, value));
     for (name, value) in all.chain(own.map(|(_, name, value)| (name, value))) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::relay::Relays;
+use crate::tls::Version;
 
 /// Where the servers live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct Spec {
     pub(super) own_jvm: Vec<(u64, String)>,
     pub(super) relays: Option<Arc<Relays>>,
     pub(super) sasl: bool,
+    pub(super) tls: Option<Version>,
     pub(super) place: PathBuf,
 }
 
@@ -53,6 +55,7 @@ impl Spec {
             own_jvm: Vec::new(),
             relays: None,
             sasl: false,
+            tls: None,
             place: std::env::temp_dir(),
         }
     }
@@ -140,6 +143,12 @@ impl Spec {
     /// Servers authenticate each other by SASL (DIGEST-MD5).
     pub fn with_sasl(mut self) -> Self {
         self.sasl = true;
+        self
+    }
+
+    /// The quorum speaks TLS.
+    pub fn with_tls(mut self, version: Version) -> Self {
+        self.tls = Some(version);
         self
     }
 }

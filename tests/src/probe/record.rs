@@ -56,7 +56,7 @@ pub struct Proposal {
     pub sid: Option<u64>,
     /// Its leader.
     pub leader_sid: Option<u64>,
-    /// The proposal.
+    /// The proposal; 0 where its zxid cannot be seen.
     #[serde(deserialize_with = "zxid")]
     pub zxid: u64,
     /// How long it took.
@@ -176,6 +176,12 @@ pub struct Follower {
     pub pid: u32,
     /// What is on the wire.
     pub wire: String,
+    /// Behind TLS: proposals of which nothing is told.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Behind TLS: how often the pairing was given up, by reason.
+    #[serde(default)]
+    pub doubts: BTreeMap<String, u64>,
     /// Proposals seen.
     pub proposals: u64,
     /// Of these: acknowledged,
@@ -258,7 +264,7 @@ impl Summary {
 }
 
 fn zxid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(0) };
     let digits = text.strip_prefix("0x").ok_or_else(|| D::Error::custom("a zxid without 0x"))?;
     u64::from_str_radix(digits, 16).map_err(D::Error::custom)
 }

@@ -3,7 +3,7 @@
 
 use core::hint::black_box;
 
-use probe_ebpf::abi::{HeartbeatRecord, kind, side};
+use probe_ebpf::abi::{HeartbeatRecord, flag, kind, side, wire};
 use probe_ebpf::cause::Parts;
 use probe_ebpf::link::{Effect, Link, Rings};
 use probe_ebpf::thread::{Clock, Thread};
@@ -116,6 +116,9 @@ extern "C" fn tell(slot: u64, place: u64) -> u64 {
     record.kind = kind::PROPOSAL;
     record.slot = at.slot;
     record.generation = generation;
+    if link.down.wire == wire::TLS {
+        record.flags |= flag::BY_SIZE;
+    }
     emit(kind::PROPOSAL, record, false);
     0
 }

@@ -20,6 +20,8 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod proof;
+#[cfg(target_arch = "bpf")]
 mod safepoints;
 #[cfg(target_arch = "bpf")]
 mod sockets;

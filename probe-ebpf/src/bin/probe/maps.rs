@@ -6,7 +6,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use probe_ebpf::abi::{Flush, JVM_LIMIT, OperationKey, PID_LIMIT, Process, SocketTag, counter};
 use probe_ebpf::irq::Interrupts;
-use probe_ebpf::link::{Link, Rings};
+use probe_ebpf::link::{Link, Proof, Rings};
 use probe_ebpf::ports::PortFilter;
 use probe_ebpf::safepoint::{NAME_BYTES, Pauses, SafepointClock};
 use probe_ebpf::thread::Thread;
@@ -56,6 +56,10 @@ pub static LINKS: Array<Link> = Array::with_max_entries(1, 0);
 /// Their rings. Entries at load.
 #[map]
 pub static RINGS: Array<Rings> = Array::with_max_entries(1, 0);
+
+/// What is proven of those that are TLS. Entries at load.
+#[map]
+pub static PROOFS: Array<Proof> = Array::with_max_entries(1, 0);
 
 /// Free slots. Entries at load; user space refills it.
 #[map]

@@ -102,6 +102,8 @@ fn adopt(at: LinkRef, task: Option<Task>) {
         id.tgid = task.tgid;
         id.side = side_of(process, id.local_port, id.remote_port);
         link.drained = process.map_or(0, |p| p.drained);
+        // The leader sends a PING each half tick.
+        link.inference.tick_ns = process.map_or(0, |p| p.tick_ms) as u64 * 500_000;
         transition(at, change::OPENED, id.opened_at);
     }
 }
@@ -196,6 +198,7 @@ pub fn rings(slot: u32) -> Option<*mut Rings> {
 pub fn transition(at: LinkRef, change: u32, now: u64) {
     // SAFETY: a map value lives as long as the map.
     let generation = unsafe { (*at.link).identity.generation };
-    let record = TransitionRecord { kind: kind::TRANSITION, slot: at.slot, generation, change, at: now };
+    let record =
+        TransitionRecord { kind: kind::TRANSITION, slot: at.slot, generation, change, at: now, number: 0 };
     emit(kind::TRANSITION, &record, true);
 }

@@ -10,7 +10,7 @@ use probe_ebpf::link::{Call, Link};
 
 use crate::kernel::{SystemCall, Task, read_user};
 use crate::sockets::{LinkRef, transition};
-use crate::{charge, maps};
+use crate::{charge, maps, proof};
 
 /// x86-64 system calls that move bytes of a socket (arch/x86/entry/syscalls/syscall_64.tbl).
 mod number {
@@ -58,6 +58,7 @@ mod found {
     pub const MORE: u64 = 0;
     pub const PACKET: u64 = 1;
     pub const DONE: u64 = 2;
+    pub const RECORD: u64 = 3;
 }
 
 /// The caller's memory.
@@ -215,6 +216,7 @@ extern "C" fn step(slot: u64, incoming: u64) -> u64 {
     let change = match framer.turn(&bytes) {
         Turn::More => return found::MORE,
         Turn::Packet => return found::PACKET,
+        Turn::Record => return found::RECORD,
         Turn::Done => return if next_part(framer) == 0 { found::MORE } else { found::DONE },
         Turn::Lost => {
             link.counts.resyncs += 1;
@@ -235,6 +237,10 @@ unsafe extern "C" fn turn(_index: u32, which: *mut Which) -> i64 {
         found::MORE => 0,
         found::PACKET => {
             charge::handle(slot, incoming);
+            0
+        }
+        found::RECORD => {
+            proof::handle(slot, incoming);
             0
         }
         _ => 1,
