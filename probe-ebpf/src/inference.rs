@@ -69,6 +69,8 @@ const LEAST_PROPOSAL: u32 = 52;
 /// A proposal of such a size is not seen, which shows by an ACK too many; COMMITs that were taken for a proposal would
 /// make up for one that was not seen.
 const UNEXPECTED: u32 = 5;
+/// The largest of a cipher's additions to a packet.
+const MOST_OVERHEAD: u32 = 33;
 /// `BufferedOutputStream`'s default: a larger packet goes over several records.
 const BUFFER: u32 = 8192;
 /// Largest number of ACKs in a record.
@@ -256,7 +258,7 @@ impl Inference {
         let bytes = length.wrapping_sub(self.overhead);
         let kind = self.size_of(bytes);
         if self.overhead == 0 {
-            self.unknown += (length >= LEAST_PROPOSAL) as u64;
+            self.unknown += (length >= LEAST_PROPOSAL + MOST_OVERHEAD) as u64;
             return Down::Nothing;
         }
         if disproof != doubt::NONE || (kind == size::ODD && self.is_told()) {
@@ -274,6 +276,9 @@ impl Inference {
             }
         }
         if !self.is_told() {
+            if kind == size::ODD {
+                self.overhead = 0; // what was learnt may be wrong, and is learnt again at once when it was not
+            }
             self.greet(kind, silent_ns);
             self.unknown += (kind == size::PROPOSAL) as u64;
             return Down::Nothing;
@@ -323,11 +328,12 @@ impl Inference {
     }
 
     /// The shortest packet has 20 bytes, and the ciphers in use add what tells them apart: ChaCha20-Poly1305 of TLS 1.2
-    /// sixteen, TLS 1.3 a byte more, AES-GCM of TLS 1.2 eight more.
+    /// sixteen, TLS 1.3 a byte more, AES-GCM of TLS 1.2 eight more. A JVM's sockets pad by sixteen bytes in TLS 1.3
+    /// (`OutputRecord.t13Encrypt`).
     #[inline(always)]
     fn learn(&mut self, length: u32) {
         let overhead = length.wrapping_sub(SMALL);
-        if overhead == 16 || overhead == 17 || overhead == 24 {
+        if overhead == 16 || overhead == 17 || overhead == 24 || overhead == 33 {
             self.overhead = overhead;
         }
     }

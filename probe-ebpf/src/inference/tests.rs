@@ -179,7 +179,7 @@ fn infer(records: &[Record], overhead: u32, at_leader: bool) -> Outcome {
 }
 
 fn plays() -> impl Strategy<Value = Play> {
-    let overhead = prop_oneof![Just(16_u32), Just(17), Just(24)];
+    let overhead = prop_oneof![Just(16_u32), Just(17), Just(24), Just(33)];
     (0_usize..4, 0_usize..3, 0_usize..3, 0_usize..3, any::<bool>(), 0_u32..7, overhead).prop_map(
         |(gap, lag, flush, stalls, mixed, sessions, overhead)| Play {
             gap_ns: [MS / 2, 3 * MS, 8 * MS, 40 * MS][gap],

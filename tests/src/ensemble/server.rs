@@ -14,7 +14,9 @@ use crate::process::Process;
 
 /// Debian's jars; their manifests name the rest, but for netty, without which 3.8.0 takes no TLS connection.
 const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-log4j12.jar:\
-                    /usr/share/java/log4j-1.2.jar:/usr/share/java/netty-all.jar";
+                    /usr/share/java/log4j-1.2.jar:/usr/share/java/netty-buffer.jar:\
+                    /usr/share/java/netty-codec.jar:/usr/share/java/netty-common.jar:\
+                    /usr/share/java/netty-handler.jar:/usr/share/java/netty-transport.jar";
 
 const LOG4J: &str = "log4j.rootLogger=INFO, console\n\
     log4j.appender.console=org.apache.log4j.ConsoleAppender\n\
