@@ -29,7 +29,7 @@ use crate::jvm::Stops;
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
+use crate::model::{FenceReport, FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
 use crate::records::Record;
 
 /// How long a closed link is kept: a reader may still take what was queued.
@@ -90,6 +90,7 @@ pub(crate) struct Engine {
     /// Who leads, by process.
     roles: HashMap<u32, Vantage>,
     explainer: Explainer,
+    fence: FenceReport,
 }
 
 impl Engine {
@@ -121,12 +122,23 @@ impl Engine {
             rescan: false,
             roles: HashMap::new(),
             explainer: Explainer::new(slower_ns),
+            fence: FenceReport::default(),
         })
     }
 
     /// Has the kernel time the programs.
     pub(crate) fn time_programs(&mut self) -> anyhow::Result<()> {
         self.kernel.time_programs().context("the kernel does not time its programs for us")
+    }
+
+    /// Gives up what measuring does not need, for good. What is still to be loaded or switched on has to come before.
+    pub(crate) fn raise_fence(&mut self) {
+        self.fence = self.kernel.raise_fence();
+    }
+
+    /// What was given up.
+    pub(crate) fn fence(&self) -> &FenceReport {
+        &self.fence
     }
 
     /// The servers watched now.
@@ -338,6 +350,7 @@ impl Engine {
             flushes_lost,
             programs: self.kernel.program_runs(),
             servers: self.servers().len() as u64,
+            fence: self.fence.clone(),
         };
         Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), flushes: self.flushes(), probe })
     }

@@ -11,6 +11,7 @@ mod evidence;
 mod examine;
 mod explain;
 mod failure;
+mod fence;
 mod flushes;
 mod host;
 mod jvm;

@@ -1,8 +1,8 @@
 //! Kernel addresses → names, from /proc/kallsyms.
 //!
 //! In: addresses. Out: the function that holds each, or nothing where the kernel hides them (kptr_restrict, no
-//! CAP_SYSLOG). Invariant: the file is read once, at the first address; names are shared and take a few MB. Deliberately
-//! absent: user space's symbols.
+//! CAP_SYSLOG). Invariant: the file is opened at once, because the kernel judges by what the opener may see, and read once,
+//! at the first address; names are shared and take a few MB. Deliberately absent: user space's symbols.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -14,8 +14,9 @@ const KALLSYMS: &str = "/proc/kallsyms";
 const HEAD_BYTES: u64 = 4096;
 
 /// Functions of the kernel by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Symbols {
+    file: Option<fs::File>,
     table: Option<Table>,
 }
 
@@ -29,10 +30,19 @@ struct Table {
 }
 
 impl Symbols {
+    /// Those that this process may see now, even if they are asked for when it may see less.
+    pub(crate) fn open() -> Self {
+        Self { file: fs::File::open(KALLSYMS).ok(), table: None }
+    }
+
     /// The function that holds `address`; `None` when it is not known.
     pub(crate) fn name(&mut self, address: u64) -> Option<&str> {
-        let table =
-            self.table.get_or_insert_with(|| Table::parse(&fs::read_to_string(KALLSYMS).unwrap_or_default()));
+        let table = self.table.get_or_insert_with(|| {
+            let mut text = String::new();
+            // A file that cannot be read to its end tells what stood before.
+            let _read = self.file.take().map(|mut file| file.read_to_string(&mut text));
+            Table::parse(&text)
+        });
         table.find(address)
     }
 }
@@ -121,7 +131,7 @@ mod tests {
 
     #[test]
     fn this_kernel_knows_its_own_functions_when_it_shows_them() {
-        let mut symbols = Symbols::default();
+        let mut symbols = Symbols::open();
         let schedule = fs::read_to_string(KALLSYMS).unwrap_or_default();
         let shown = schedule.lines().filter_map(symbol).find(|(_, name)| *name == "schedule");
         assert_eq!(shown.is_some(), are_shown());

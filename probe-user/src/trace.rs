@@ -156,7 +156,9 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         ..Settings::default()
     };
     let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail).await?;
-    tell_begin(&engine, args);
+    let names_functions = symbols::are_shown();
+    engine.raise_fence();
+    tell_begin(&engine, args, names_functions);
     let mut sink = Sink::new(io::stdout().lock(), args.json, !args.slower.is_zero());
     sink.header()?;
     if args.json {
@@ -205,7 +207,7 @@ async fn follow<W: Write>(
     }
 }
 
-fn tell_begin(engine: &Engine, args: &TraceArgs) {
+fn tell_begin(engine: &Engine, args: &TraceArgs, names_functions: bool) {
     let servers = engine.servers();
     let what = if args.slower == Duration::ZERO {
         "every proposal".to_owned()
@@ -226,7 +228,8 @@ fn tell_begin(engine: &Engine, args: &TraceArgs) {
             eprintln!("    note: {note}");
         }
     }
-    if !symbols::are_shown() {
+    eprintln!("  fence: {}", engine.fence().describe());
+    if !names_functions {
         eprintln!("  without names of kernel functions: /proc/kallsyms hides them; run with CAP_SYSLOG");
     }
     for hook in engine.hooks().iter().filter(|h| h.state != "attached" && h.state != OFF) {

@@ -14,6 +14,7 @@ mod image;
 mod libjvm;
 mod stops;
 mod symbols;
+mod uprobe;
 mod usdt;
 
 use clap::ValueEnum;
