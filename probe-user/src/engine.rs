@@ -86,6 +86,8 @@ pub(crate) struct Engine {
     searched_at: u64,
     closed: Ledger,
     malformed: u64,
+    /// The last batch was full: more may wait in the ring.
+    is_behind: bool,
     rescan: bool,
     /// Who leads, by process.
     roles: HashMap<u32, Vantage>,
@@ -119,6 +121,7 @@ impl Engine {
             searched_at: 0,
             closed: Ledger::default(),
             malformed: 0,
+            is_behind: false,
             rescan: false,
             roles: HashMap::new(),
             explainer: Explainer::new(slower_ns),
@@ -219,6 +222,7 @@ impl Engine {
                 Err(_) => self.malformed += 1,
             }
         }
+        self.is_behind = batch.len() == BATCH;
         // What explains a proposal may stand behind it: it came from another CPU.
         for record in &batch {
             if let Record::Safepoint(r) = record {
@@ -429,6 +433,11 @@ impl Engine {
     /// The global counters.
     pub(crate) fn counters(&self) -> anyhow::Result<Counters> {
         Ok(self.kernel.counters()?)
+    }
+
+    /// Whether records may be left in the ring.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// How many records could not be understood: more than none is a defect of ours.

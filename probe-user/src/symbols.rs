@@ -6,12 +6,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, BufRead as _, Read as _};
 use std::path::Path;
 
 const KALLSYMS: &str = "/proc/kallsyms";
-/// Bytes of it that are looked at to see whether addresses are hidden: all of them are, or none.
-const HEAD_BYTES: u64 = 4096;
 
 /// Functions of the kernel by address.
 #[derive(Debug)]
@@ -54,11 +52,19 @@ pub(crate) fn are_shown() -> bool {
 
 /// Whether a file such as `/proc/kallsyms` tells addresses.
 pub(crate) fn are_shown_by(file: &Path) -> Result<bool, String> {
-    let mut head = Vec::new();
-    fs::File::open(file)
-        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
-        .map_err(|error| format!("cannot read {KALLSYMS}: {error}"))?;
-    Ok(String::from_utf8_lossy(&head).lines().any(|line| symbol(line).is_some()))
+    let cannot = |error: io::Error| format!("cannot read {KALLSYMS}: {error}");
+    for line in io::BufReader::new(fs::File::open(file).map_err(cannot)?).lines() {
+        let line = line.map_err(cannot)?;
+        // Older kernels begin with data of each CPU, which lies at small addresses. The first function tells for all.
+        if line.split_ascii_whitespace().nth(1).is_some_and(is_code) {
+            return Ok(symbol(&line).is_some());
+        }
+    }
+    Ok(false)
+}
+
+fn is_code(kind: &str) -> bool {
+    matches!(kind, "t" | "T" | "w" | "W")
 }
 
 /// Address and name of a line that tells of a function: `ffffffff81000000 T _text`, with the module's name in brackets
@@ -66,7 +72,7 @@ pub(crate) fn are_shown_by(file: &Path) -> Result<bool, String> {
 fn symbol(line: &str) -> Option<(u64, &str)> {
     let mut words = line.split_ascii_whitespace();
     let address = u64::from_str_radix(words.next()?, 16).ok().filter(|address| *address != 0)?;
-    let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+    let is_code = is_code(words.next()?);
     // What the compiler made of a function goes by the function's own name.
     let name = words.next()?;
     let name = name.split_once('.').map_or(name, |(own, _)| own);
@@ -117,6 +123,21 @@ mod tests {
         assert_eq!(name(0xffff_ffff_8100_0234), Some("do_signal_stop"));
         assert_eq!(name(0xffff_ffff_c000_0001), Some("ext4_sync_file"));
         assert_eq!(name(0x1000), None);
+    }
+
+    #[test]
+    fn the_first_function_tells_whether_they_are_shown() {
+        let file = std::env::temp_dir().join(format!("termite-kallsyms-{}", std::process::id()));
+        let data: String = (0..500).map(|at| format!("{:016x} A per_cpu_{at}\n", at * 64)).collect();
+        let shown = |text: &str| {
+            fs::write(&file, text).unwrap();
+            are_shown_by(&file)
+        };
+        assert_eq!(shown(&(data.clone() + TEXT)), Ok(true));
+        assert_eq!(shown(&(data + "0000000000000000 T _text\n")), Ok(false));
+        assert_eq!(shown(""), Ok(false));
+        fs::remove_file(&file).unwrap();
+        assert!(are_shown_by(&file).is_err());
     }
 
     #[test]

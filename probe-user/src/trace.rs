@@ -21,6 +21,9 @@ use crate::lines;
 use crate::session::{self, WhenNone};
 use crate::symbols;
 
+/// Batches of records that are taken at the end: more than the ring holds, whatever they are.
+const LAST_BATCHES: u32 = 8;
+
 /// Text or NDJSON, and what was already told.
 pub(crate) struct Sink<W> {
     out: W,
@@ -202,6 +205,12 @@ async fn follow<W: Write>(
         sink.happenings(&engine.drain()?)?;
         sink.losses(engine)?;
         if !running {
+            // What waited for us is shown, though not what comes for ever.
+            for _ in 0..LAST_BATCHES {
+                if engine.is_behind() {
+                    sink.happenings(&engine.drain()?)?;
+                }
+            }
             return Ok(());
         }
     }
