@@ -11,8 +11,8 @@ use crate::http;
 use crate::net::free_port;
 use crate::poll;
 
-/// How long it may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to be ready: the verifier takes its time on a busy host.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A probe that serves.
 #[derive(Debug)]
