@@ -93,6 +93,9 @@ fn kill(serve: Serve) -> Result<BTreeSet<Object>> {
             .with_context(|| file.to_owned())?;
         }
     }
+    for object in &held {
+        ensure!(object.is_there()?, "a look for {object:?}, which it holds, does not find it");
+    }
     serve.signal(libc::SIGKILL)?;
     serve.wait()?;
     poll::until("the kernel drops everything", PATIENCE, || {
