@@ -22,7 +22,7 @@ const FRESH_NS: u64 = 10_000_000_000;
 const REMEMBERED: usize = 1024;
 
 /// Asks for names and remembers the answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Interpreter {
     symbols: Symbols,
     cgroups: Answers,
@@ -51,6 +51,16 @@ impl Answers {
 }
 
 impl Interpreter {
+    /// Knows nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            symbols: Symbols::open(),
+            cgroups: Answers::default(),
+            devices: Answers::default(),
+            threads: Answers::default(),
+        }
+    }
+
     /// The segment in words.
     pub(crate) fn clue(&mut self, r: &SegmentRecord) -> Clue {
         let cause = r.cause as usize;
@@ -205,7 +215,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_own_clue() {
-        let mut interpreter = Interpreter::default();
+        let mut interpreter = Interpreter::new();
         let clue = interpreter.clue(&record(cause::SLEEP));
         assert_eq!((clue.thread.as_str(), clue.call.as_deref()), ("SyncThread:3", Some("clock_nanosleep")));
         assert_eq!((clue.waker, clue.preemptor, clue.device), (None, None, None));

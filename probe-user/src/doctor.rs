@@ -13,7 +13,7 @@ use crate::host::facts::{
 };
 use crate::host::offsets::FIELD_COUNT;
 use crate::kernel::OFF;
-use crate::model::HookReport;
+use crate::model::{FenceReport, HookReport};
 use crate::plan::{FIRST_CHOICE, Job, Missing, Plan};
 
 /// Columns of the text.
@@ -37,6 +37,8 @@ pub(crate) struct DoctorReport {
     /// What came of it, one for each job; empty when nothing was tried.
     #[serde(serialize_with = "hooks_as_objects")]
     pub(crate) hooks: Vec<HookReport>,
+    /// What was given up once everything was attached; `None` when nothing was.
+    pub(crate) fence: Option<FenceReport>,
     /// What makes the host unable.
     pub(crate) missing: Vec<Missing>,
     /// Termite processes.
@@ -153,6 +155,10 @@ pub(crate) fn render(report: &DoctorReport) -> String {
     page.heading("hooks");
     for job in &report.plan.jobs {
         hook(&mut page, job, report.outcome(job));
+    }
+    if let Some(fence) = &report.fence {
+        page.heading("fence, once all is attached");
+        page.line(NOTE_INDENT, "", &fence.describe());
     }
     page.heading("servers");
     if report.servers.is_empty() {

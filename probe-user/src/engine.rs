@@ -31,7 +31,7 @@ use crate::jvm::Stops;
 use crate::kernel::{Counters, Kernel};
 use crate::labels::{Directory, Labels};
 use crate::ledger::Ledger;
-use crate::model::{FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
+use crate::model::{FenceReport, FlushReport, HookReport, JvmReport, ProbeReport, Report, Vantage};
 use crate::records::Record;
 use crate::unproven::Unproven;
 
@@ -89,11 +89,14 @@ pub(crate) struct Engine {
     searched_at: u64,
     closed: Ledger,
     malformed: u64,
+    /// The last batch was full: more may wait in the ring.
+    is_behind: bool,
     rescan: bool,
     /// Who leads, by process.
     roles: HashMap<u32, Vantage>,
     explainer: Explainer,
     unproven: Unproven,
+    fence: FenceReport,
 }
 
 impl Engine {
@@ -122,16 +125,28 @@ impl Engine {
             searched_at: 0,
             closed: Ledger::default(),
             malformed: 0,
+            is_behind: false,
             rescan: false,
             roles: HashMap::new(),
             explainer: Explainer::new(slower_ns),
             unproven: Unproven::default(),
+            fence: FenceReport::default(),
         })
     }
 
     /// Has the kernel time the programs.
     pub(crate) fn time_programs(&mut self) -> anyhow::Result<()> {
         self.kernel.time_programs().context("the kernel does not time its programs for us")
+    }
+
+    /// Gives up what measuring does not need, for good. What is still to be loaded or switched on has to come before.
+    pub(crate) fn raise_fence(&mut self) {
+        self.fence = self.kernel.raise_fence();
+    }
+
+    /// What was given up.
+    pub(crate) fn fence(&self) -> &FenceReport {
+        &self.fence
     }
 
     /// The servers watched now.
@@ -212,6 +227,7 @@ impl Engine {
                 Err(_) => self.malformed += 1,
             }
         }
+        self.is_behind = batch.len() == BATCH;
         // What explains a proposal may stand behind it: it came from another CPU.
         for record in &batch {
             if let Record::Safepoint(r) = record {
@@ -350,6 +366,7 @@ impl Engine {
             flushes_lost,
             programs: self.kernel.program_runs(),
             servers: self.servers().len() as u64,
+            fence: self.fence.clone(),
         };
         Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), flushes: self.flushes(), probe })
     }
@@ -429,6 +446,11 @@ impl Engine {
     /// The global counters.
     pub(crate) fn counters(&self) -> anyhow::Result<Counters> {
         Ok(self.kernel.counters()?)
+    }
+
+    /// Whether records may be left in the ring.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// How many records could not be understood: more than none is a defect of ours.

@@ -41,6 +41,8 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             }),
         }
     }
+    // What follows is done with what a running probe has left.
+    let fence = attached.as_mut().map(Kernel::raise_fence);
     let scan = discovery().scan(&(&args.target).into())?;
     let mut servers: Vec<_> = scan.servers.iter().map(ServerLine::from).collect();
     if let Some(kernel) = &mut attached {
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             line.safepoints = Some(kernel.jvms.explain(server.tgid).describe());
         }
     }
-    let report = DoctorReport { facts, plan, hooks, missing, servers };
+    let report = DoctorReport { facts, plan, hooks, fence, missing, servers };
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", report.to_json()?)?;

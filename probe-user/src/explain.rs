@@ -50,7 +50,7 @@ pub(crate) struct Explainer {
 impl Explainer {
     /// Waits of at least `slower_ns` are stalls; `u64::MAX` when nobody asked to see anything.
     pub(crate) fn new(slower_ns: u64) -> Self {
-        Self { evidence: Evidence::default(), interpreter: Interpreter::default(), slower_ns }
+        Self { evidence: Evidence::default(), interpreter: Interpreter::new(), slower_ns }
     }
 
     /// Keeps a stop of a JVM. It comes before the segments of the threads that it held.

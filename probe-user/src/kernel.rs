@@ -26,8 +26,9 @@ use self::ports::Ports;
 use self::programs::Timing;
 use self::proofs::Proofs;
 use crate::cli::Hooks;
+use crate::fence;
 use crate::jvm::{Jvms, Rung};
-use crate::model::HookReport;
+use crate::model::{FenceReport, HookReport};
 use crate::plan::Plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -252,6 +253,12 @@ impl Kernel {
         if let Some(log) = &mut self.log {
             log.flush();
         }
+    }
+
+    /// Gives up what attaching took and what comes later does not.
+    pub(crate) fn raise_fence(&mut self) -> FenceReport {
+        let (jvms, ebpf) = (&self.jvms, &mut self.ebpf);
+        fence::raise(|| jvms.can_attach(ebpf))
     }
 
     /// Begins or ends watching a process.

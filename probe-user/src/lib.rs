@@ -14,6 +14,7 @@ mod evidence;
 mod examine;
 mod explain;
 mod failure;
+mod fence;
 mod flushes;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -343,6 +343,17 @@ impl Exposition {
         for labels in hooks {
             metric.encode_info(&labels)?;
         }
+        let fence = &self.report.fence;
+        let help = "Each part of what the probe gave up once everything was attached, and whether it could; always 1.";
+        let mut metric = e.encode_descriptor("termite_probe_fence", help, None, MetricType::Info)?;
+        for part in &fence.parts {
+            metric.encode_info(&[("part", part.part), ("state", part.state)])?;
+        }
+        let help = "Each capability that the probe still holds; always 1.";
+        let mut metric = e.encode_descriptor("termite_probe_capability", help, None, MetricType::Info)?;
+        for capability in &fence.kept {
+            metric.encode_info(&[("capability", *capability)])?;
+        }
         Ok(())
     }
 }

@@ -59,12 +59,14 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
                    administrator's `sysctl kernel.bpf_stats_enabled=1`"
         );
     }
+    engine.raise_fence();
     eprintln!(
         "measuring {} Termite servers, metrics on http://{}/metrics; kernel memory at most {:.1} MiB",
         engine.servers().len(),
         listener.local_addr().unwrap_or(args.listen),
         kernel_bytes(&settings) as f64 / f64::from(1 << 20),
     );
+    eprintln!("fence: {}", engine.fence().describe());
     let shared = Arc::new(Shared(Mutex::new(engine)));
     let source: Arc<dyn Source> = shared.clone();
     tokio::select! {

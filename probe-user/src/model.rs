@@ -12,6 +12,7 @@ use probe_ebpf::histogram::Histogram;
 use probe_ebpf::inference::doubt;
 use probe_ebpf::link::Counts;
 use probe_ebpf::safepoint::Pauses;
+use serde::Serialize;
 
 /// Where a delay was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +153,52 @@ pub struct ProgramRuns {
     pub runs: u64,
 }
 
+/// What the probe has given up since everything is attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FenceReport {
+    /// Capabilities that it keeps.
+    pub kept: Vec<&'static str>,
+    /// How many it gave up.
+    pub dropped: u32,
+    /// System calls that it may make, some of them with certain arguments only.
+    pub calls: usize,
+    /// One for each part.
+    pub parts: Vec<FencePart>,
+}
+
+/// A part of the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FencePart {
+    /// `capabilities`, `bounding_set`, `new_privileges` or `system_calls`.
+    pub part: &'static str,
+    /// `up` or `down`.
+    pub state: &'static str,
+    /// Why it is down.
+    pub reason: String,
+}
+
+impl FenceReport {
+    /// In words, one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let is_up = |name: &str| self.parts.iter().any(|part| part.part == name && part.state == "up");
+        let mut said = Vec::new();
+        if is_up("capabilities") {
+            let kept = if self.kept.is_empty() { "no capability".to_owned() } else { self.kept.join(" ") };
+            said.push(format!("keeps {kept}, gave up {} others", self.dropped));
+        }
+        if is_up("new_privileges") {
+            said.push("can gain none again".to_owned());
+        }
+        if is_up("system_calls") {
+            said.push(format!("{} system calls, files for reading only", self.calls));
+        }
+        let down = self.parts.iter().filter(|part| part.state != "up");
+        said.extend(down.map(|part| format!("without {}: {}", part.part, part.reason)));
+        said.join("; ")
+    }
+}
+
 /// What the probe knows about itself.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeReport {
@@ -171,6 +218,8 @@ pub struct ProbeReport {
     pub programs: Option<Vec<ProgramRuns>>,
     /// Termite processes watched now.
     pub servers: u64,
+    /// What it has given up.
+    pub fence: FenceReport,
 }
 
 /// Everything at one moment.

@@ -45,6 +45,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         let phases = phases.clone();
         move || play(ensemble, &phases)
     })?;
+    // The player stays outside: it stops processes and removes what they wrote.
+    engine.raise_fence();
     let told = tokio::select! {
         told = tell(&mut engine, &mut sink, &phases) => told.map(|()| true),
         () = stop.wait() => Ok(false),

@@ -1,21 +1,20 @@
 //! Kernel addresses → names, from /proc/kallsyms.
 //!
 //! In: addresses. Out: the function that holds each, or nothing where the kernel hides them (kptr_restrict, no
-//! CAP_SYSLOG). Invariant: the file is read once, at the first address; names are shared and take a few MB. Deliberately
-//! absent: user space's symbols.
+//! CAP_SYSLOG). Invariant: the file is opened at once, because the kernel judges by what the opener may see, and read once,
+//! at the first address; names are shared and take a few MB. Deliberately absent: user space's symbols.
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, BufRead as _, Read as _};
 use std::path::Path;
 
 const KALLSYMS: &str = "/proc/kallsyms";
-/// Bytes of it that are looked at to see whether addresses are hidden: all of them are, or none.
-const HEAD_BYTES: u64 = 4096;
 
 /// Functions of the kernel by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Symbols {
+    file: Option<fs::File>,
     table: Option<Table>,
 }
 
@@ -29,10 +28,19 @@ struct Table {
 }
 
 impl Symbols {
+    /// Those that this process may see now, even if they are asked for when it may see less.
+    pub(crate) fn open() -> Self {
+        Self { file: fs::File::open(KALLSYMS).ok(), table: None }
+    }
+
     /// The function that holds `address`; `None` when it is not known.
     pub(crate) fn name(&mut self, address: u64) -> Option<&str> {
-        let table =
-            self.table.get_or_insert_with(|| Table::parse(&fs::read_to_string(KALLSYMS).unwrap_or_default()));
+        let table = self.table.get_or_insert_with(|| {
+            let mut text = String::new();
+            // A file that cannot be read to its end tells what stood before.
+            let _read = self.file.take().map(|mut file| file.read_to_string(&mut text));
+            Table::parse(&text)
+        });
         table.find(address)
     }
 }
@@ -44,11 +52,19 @@ pub(crate) fn are_shown() -> bool {
 
 /// Whether a file such as `/proc/kallsyms` tells addresses.
 pub(crate) fn are_shown_by(file: &Path) -> Result<bool, String> {
-    let mut head = Vec::new();
-    fs::File::open(file)
-        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
-        .map_err(|error| format!("cannot read {KALLSYMS}: {error}"))?;
-    Ok(String::from_utf8_lossy(&head).lines().any(|line| symbol(line).is_some()))
+    let cannot = |error: io::Error| format!("cannot read {KALLSYMS}: {error}");
+    for line in io::BufReader::new(fs::File::open(file).map_err(cannot)?).lines() {
+        let line = line.map_err(cannot)?;
+        // Older kernels begin with data of each CPU, which lies at small addresses. The first function tells for all.
+        if line.split_ascii_whitespace().nth(1).is_some_and(is_code) {
+            return Ok(symbol(&line).is_some());
+        }
+    }
+    Ok(false)
+}
+
+fn is_code(kind: &str) -> bool {
+    matches!(kind, "t" | "T" | "w" | "W")
 }
 
 /// Address and name of a line that tells of a function: `ffffffff81000000 T _text`, with the module's name in brackets
@@ -56,7 +72,7 @@ pub(crate) fn are_shown_by(file: &Path) -> Result<bool, String> {
 fn symbol(line: &str) -> Option<(u64, &str)> {
     let mut words = line.split_ascii_whitespace();
     let address = u64::from_str_radix(words.next()?, 16).ok().filter(|address| *address != 0)?;
-    let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+    let is_code = is_code(words.next()?);
     // What the compiler made of a function goes by the function's own name.
     let name = words.next()?;
     let name = name.split_once('.').map_or(name, |(own, _)| own);
@@ -110,6 +126,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_function_tells_whether_they_are_shown() {
+        let file = std::env::temp_dir().join(format!("termite-kallsyms-{}", std::process::id()));
+        let data: String = (0..500).map(|at| format!("{:016x} A per_cpu_{at}\n", at * 64)).collect();
+        let shown = |text: &str| {
+            fs::write(&file, text).unwrap();
+            are_shown_by(&file)
+        };
+        assert_eq!(shown(&(data.clone() + TEXT)), Ok(true));
+        assert_eq!(shown(&(data + "0000000000000000 T _text\n")), Ok(false));
+        assert_eq!(shown(""), Ok(false));
+        fs::remove_file(&file).unwrap();
+        assert!(are_shown_by(&file).is_err());
+    }
+
+    #[test]
     fn hidden_addresses_are_no_symbols() {
         let hidden = TEXT.replace("ffffffff81", "0000000000").replace("ffffffffc0", "0000000000");
         let hidden: String = hidden.lines().map(|l| format!("0000000000000000{}\n", &l[16..])).collect();
@@ -121,7 +152,7 @@ mod tests {
 
     #[test]
     fn this_kernel_knows_its_own_functions_when_it_shows_them() {
-        let mut symbols = Symbols::default();
+        let mut symbols = Symbols::open();
         let schedule = fs::read_to_string(KALLSYMS).unwrap_or_default();
         let shown = schedule.lines().filter_map(symbol).find(|(_, name)| *name == "schedule");
         assert_eq!(shown.is_some(), are_shown());

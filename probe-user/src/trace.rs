@@ -21,6 +21,9 @@ use crate::lines;
 use crate::session::{self, WhenNone};
 use crate::symbols;
 
+/// Batches of records that are taken at the end: more than the ring holds, whatever they are.
+const LAST_BATCHES: u32 = 8;
+
 /// Text or NDJSON, and what was already told.
 pub(crate) struct Sink<W> {
     out: W,
@@ -156,7 +159,9 @@ pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
         ..Settings::default()
     };
     let (mut engine, found) = session::open((&args.target).into(), &settings, WhenNone::Fail).await?;
-    tell_begin(&engine, args);
+    let names_functions = symbols::are_shown();
+    engine.raise_fence();
+    tell_begin(&engine, args, names_functions);
     let mut sink = Sink::new(io::stdout().lock(), args.json, !args.slower.is_zero());
     sink.header()?;
     if args.json {
@@ -200,12 +205,18 @@ async fn follow<W: Write>(
         sink.happenings(&engine.drain()?)?;
         sink.losses(engine)?;
         if !running {
+            // What waited for us is shown, though not what comes for ever.
+            for _ in 0..LAST_BATCHES {
+                if engine.is_behind() {
+                    sink.happenings(&engine.drain()?)?;
+                }
+            }
             return Ok(());
         }
     }
 }
 
-fn tell_begin(engine: &Engine, args: &TraceArgs) {
+fn tell_begin(engine: &Engine, args: &TraceArgs, names_functions: bool) {
     let servers = engine.servers();
     let what = if args.slower == Duration::ZERO {
         "every proposal".to_owned()
@@ -226,7 +237,8 @@ fn tell_begin(engine: &Engine, args: &TraceArgs) {
             eprintln!("    note: {note}");
         }
     }
-    if !symbols::are_shown() {
+    eprintln!("  fence: {}", engine.fence().describe());
+    if !names_functions {
         eprintln!("  without names of kernel functions: /proc/kallsyms hides them; run with CAP_SYSLOG");
     }
     for hook in engine.hooks().iter().filter(|h| h.state != "attached" && h.state != OFF) {

@@ -24,8 +24,9 @@ fn the_daemonset_measures_an_ensemble_of_its_host() -> Result<()> {
     let ensemble = Ensemble::start(&Spec::voters(3).with_sids(&[4, 5, 6]))?;
     let mut container = image.run("termite-probe-measures", &grant)?;
     let network = container.network()?;
-    check_grant(&mut container, &grant)?;
+    check_grant(&mut container, &grant, false)?;
     let before = ready(&mut container, &network, &grant)?;
+    check_grant(&mut container, &grant, true)?;
 
     let (_, window) = scene::write(&ensemble, Plan::steady(200, Duration::from_secs(5)))?;
     let after = http::get_inside(&network, grant.port, "/metrics")?.body;
@@ -60,22 +61,30 @@ fn without_a_capability_that_it_needs_it_says_so() -> Result<()> {
     Ok(())
 }
 
-/// What the kernel says of the process is what the manifest grants, no more and no less.
-fn check_grant(container: &mut Container<'_>, grant: &Grant) -> Result<()> {
+/// What a probe that measures keeps of the grant.
+const KEPT: [&str; 3] = ["DAC_READ_SEARCH", "SYS_PTRACE", "PERFMON"];
+
+/// What the kernel says of the process is what the manifest grants, no more and no less; once it is ready, what it keeps.
+fn check_grant(container: &mut Container<'_>, grant: &Grant, is_ready: bool) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", container.pid()?))?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.map(str::trim).with_context(|| format!("no {name} in {status}"))
     };
-    let mut granted = 0_u64;
+    let (mut granted, mut kept) = (0_u64, 0_u64);
     for name in &grant.capabilities {
         let bit = CAPABILITIES.iter().find(|(own, _)| own == name);
-        granted |= 1 << bit.with_context(|| format!("{name} is no capability that this test knows"))?.1;
+        let bit = 1 << bit.with_context(|| format!("{name} is no capability that this test knows"))?.1;
+        granted |= bit;
+        kept |= if KEPT.contains(&name.as_str()) { bit } else { 0 };
     }
-    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+    for (set, due) in [("CapPrm:", kept), ("CapEff:", kept), ("CapBnd:", granted)] {
         let has = u64::from_str_radix(field(set)?, 16)?;
-        ensure!(has == granted, "{set} {has:x} instead of {granted:x}");
+        // Until it is ready it has either.
+        let is_due = has == due || (!is_ready && has == granted);
+        ensure!(is_due, "{set} {has:x} instead of {due:x}");
     }
+    ensure!(!is_ready || field("Seccomp:")? == "2", "no filter of system calls");
     ensure!(field("NoNewPrivs:")? == "1", "it may gain privileges");
     ensure!(field("Uid:")?.split_whitespace().all(|id| id == "0"), "not the manifest's user");
     Ok(())

@@ -6,7 +6,7 @@
 //! process is resolved inside its own root, so containers need nothing special. Deliberately not here: what the
 //! traffic says about sids, and when to look again.
 //!
-//! Files are read in `procfs` and `sys`, names resolved in `peer`; everything else is pure:
+//! Files are read in `procfs` and `inside`, names resolved in `peer`; everything else is pure:
 //! command line (`command`) and thread names (`recognise`) → zoo.cfg (`properties`, `zoo_cfg`, `config`) → server
 //! (`server`) → what was asked for (`narrow`) → what changed (`watch`).
 
@@ -15,6 +15,7 @@ mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod ids;
+mod inside;
 mod narrow;
 mod peer;
 mod procfs;

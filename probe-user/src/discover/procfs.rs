@@ -7,11 +7,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::ids::Tgid;
-use super::sys;
+use super::inside;
 
 /// Longest command line that is read; the kernel allows a quarter of the stack limit (2 MiB).
 const CMDLINE_BYTES: u64 = 2 << 20;
@@ -86,17 +85,8 @@ impl Procfs {
 
     /// A file as the process itself would read it.
     pub(super) fn read_as(&self, tgid: Tgid, path: &Path) -> io::Result<Vec<u8>> {
-        let inside = self.absolute(tgid, path)?;
-        let root = self.of(tgid, "root");
-        let file = match sys::open_in_root(File::open(&root)?.as_fd(), &inside) {
-            Ok(fd) => File::from(fd),
-            // Before 5.6, or a seccomp filter that does not know the call: absolute links may mislead then.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                open_plain(&root.join(inside.strip_prefix("/").unwrap_or(&inside)))?
-            }
-            Err(e) => return Err(e),
-        };
-        regular(file)
+        let path = self.absolute(tgid, path)?;
+        regular(inside::open(&self.of(tgid, "root"), &path)?)
     }
 
     /// A path of the process, made absolute within its root.

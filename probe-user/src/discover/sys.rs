@@ -1,13 +1,9 @@
-//! The two system calls of discovery that std does not have.
+//! The system call of discovery that std does not have.
 //!
-//! In: a process id, or a directory and a path. Out: a descriptor. Invariant: every descriptor is owned and
-//! closes on exec. Deliberately not here: anything that would touch the process (no signal, no ptrace).
+//! In: a process id. Out: a descriptor. Invariant: every descriptor is owned and closes on exec. Deliberately not here: anything that would touch the process (no signal, no ptrace).
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use super::ids::Tgid;
 
@@ -16,28 +12,6 @@ pub(crate) fn pidfd(tgid: Tgid) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(tgid.0).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(result)
-}
-
-/// Opens `path` for reading with `root` as its root directory: neither `..` nor an absolute symbolic link
-/// leads out of it, so a path of a container means what it means inside.
-pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: open_how is three integers, for which zero is a valid value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    // O_NONBLOCK: the file is named by somebody else and could be a FIFO.
-    how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: the path ends in a zero byte and outlives the call, and the size is that of `how`.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            root.as_raw_fd(),
-            path.as_ptr(),
-            &raw const how,
-            size_of::<libc::open_how>(),
-        )
-    };
     owned(result)
 }
 
@@ -51,6 +25,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
     use std::process::Command;
 
     use super::*;

@@ -18,6 +18,7 @@ fn untried(facts: HostFacts) -> DoctorReport {
         missing: requirements(&facts).err().unwrap_or_default(),
         facts,
         hooks: Vec::new(),
+        fence: None,
         servers: Vec::new(),
     }
 }
@@ -108,7 +109,7 @@ host
   kernel        6.18.44, x86_64
   kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-                CAP_NET_ADMIN; without CAP_SYS_RESOURCE
+                CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN; without CAP_SYS_RESOURCE
   processes     all of the host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing
@@ -150,7 +151,7 @@ host
   kernel        6.1.0-39-amd64, x86_64
   kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-                CAP_NET_ADMIN CAP_SYS_RESOURCE
+                CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
   /proc hides   nothing
   tracefs       /sys/kernel/tracing
@@ -194,7 +195,7 @@ host
   kernel        6.12.43-amd64, x86_64
   kernel types  5386 KiB, 39 of 39 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-                CAP_NET_ADMIN CAP_SYS_RESOURCE
+                CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
   /proc hides   nothing
   tracefs       not mounted
@@ -344,7 +345,8 @@ host
   kernel        6.12.43-amd64, x86_64
   kernel types  5386 KiB, 39 of 39 fields found
   privileges    user 1000, without CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE
-                CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SYS_RESOURCE
+                CAP_DAC_READ_SEARCH CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN
+                CAP_SYS_RESOURCE
                 CAP_SYS_PTRACE would open the zoo.cfg and myid of other users' servers
                 CAP_DAC_READ_SEARCH would open files that only their owner may read
   processes     all of the host

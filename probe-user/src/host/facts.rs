@@ -106,20 +106,26 @@ pub(crate) enum Capability {
     SysAdmin = 21,
     /// `CAP_SYS_RESOURCE`.
     SysResource = 24,
+    /// `CAP_SYSLOG`.
+    Syslog = 34,
     /// `CAP_PERFMON`.
     Perfmon = 38,
     /// `CAP_BPF`.
     Bpf = 39,
+    /// `CAP_CHECKPOINT_RESTORE`.
+    CheckpointRestore = 40,
 }
 
 impl Capability {
     /// All of them, the most wanted first.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Bpf,
         Self::Perfmon,
         Self::SysAdmin,
         Self::SysPtrace,
         Self::DacReadSearch,
+        Self::Syslog,
+        Self::CheckpointRestore,
         Self::NetAdmin,
         Self::SysResource,
     ];
@@ -135,6 +141,8 @@ impl Capability {
             Self::SysResource => "CAP_SYS_RESOURCE",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
+            Self::Syslog => "CAP_SYSLOG",
+            Self::CheckpointRestore => "CAP_CHECKPOINT_RESTORE",
         }
     }
 }

@@ -8,21 +8,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as Map, MapData, MapError};
 use aya::programs::UProbe;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use probe_ebpf::abi::{JVM_LIMIT, OperationKey};
 use probe_ebpf::safepoint::{NAME_BYTES, SafepointClock, stop};
 
 use super::hsperfdata::{self, Counters};
 use super::image::Image;
 use super::libjvm::{self, FileId, Mapping};
-use super::{Offers, Operation, Points, Rung, Sight, Way, ladder, symbols, usdt};
+use super::{Offers, Operation, Points, Rung, Sight, Way, ladder, symbols, uprobe, usdt};
 use crate::discover::Tgid;
 use crate::kernel::Plain;
 use crate::model::HookReport;
@@ -34,6 +33,9 @@ const PROGRAMS: [&str; 4] =
 const COUNTERS_BYTES: u64 = 1 << 20;
 /// Most bytes that are read of a list of mappings; a JVM has some hundred KiB.
 const MAPS_BYTES: u64 = 16 << 20;
+
+/// Since Linux 6.16, and in stable kernels since July 2025 (docs/privileges.md).
+const NEEDS_ADMIN: &str = "; this kernel wants CAP_SYS_ADMIN for it";
 
 /// See the module.
 pub(crate) struct Jvms {
@@ -56,7 +58,7 @@ struct Library {
     operations: Vec<OperationKey>,
     users: BTreeSet<Tgid>,
     /// Dropping them detaches.
-    _links: Vec<UProbeLink>,
+    _links: Vec<OwnedFd>,
 }
 
 /// A process.
@@ -190,7 +192,7 @@ impl Jvms {
         ebpf: &mut Ebpf,
         file: &File,
         points: &Points,
-    ) -> Result<(Vec<UProbeLink>, Vec<OperationKey>), String> {
+    ) -> Result<(Vec<OwnedFd>, Vec<OperationKey>), String> {
         let library = self.next_library;
         self.next_library += 1;
         let mut places = vec![("safepoint_end", points.end, 0)];
@@ -217,18 +219,22 @@ impl Jvms {
             if let Some(reason) = self.refused.get(name) {
                 return Err(format!("{name}: {reason}"));
             }
-            let point = UProbeAttachPoint {
-                location: UProbeAttachLocation::AbsoluteOffset(offset),
-                cookie: Some(cookie),
-            };
-            let program = program(ebpf, name)?;
-            let link = program
-                .attach(point, &path, UProbeScope::AllProcesses)
-                .and_then(|id| program.take_link(id))
-                .map_err(|error| format!("{name}: {}", crate::kernel::explain(&error)))?;
+            let link = place(ebpf, name, &path, offset, cookie).map_err(|why| format!("{name}: {why}"))?;
             links.push(link);
         }
         Ok((links, operations))
+    }
+
+    /// Whether programs can be attached to a libjvm with the capabilities of this moment: some kernels want CAP_SYS_ADMIN. Where
+    /// nobody wants to attach any, nothing is missing.
+    pub(crate) fn can_attach(&self, ebpf: &mut Ebpf) -> bool {
+        let [first, ..] = PROGRAMS;
+        if self.refused.contains_key(first) || matches!(self.only, Some(Rung::Hsperfdata | Rung::Scheduler)) {
+            return true;
+        }
+        // The kernel looks at the capabilities before it looks for the file, and there is none.
+        let nowhere = place(ebpf, first, "/proc/self/fd/none", 0, 0);
+        !nowhere.is_err_and(|why| why.ends_with(NEEDS_ADMIN))
     }
 
     /// Takes the clock of a process that ended; what it counted.
@@ -287,6 +293,15 @@ impl Jvms {
         }
         Ok(())
     }
+}
+
+/// Puts a program at a place of a file.
+fn place(ebpf: &mut Ebpf, name: &str, path: &str, offset: u64, cookie: u64) -> Result<OwnedFd, String> {
+    let program = program(ebpf, name)?.fd().map_err(|error| crate::kernel::explain(&error))?;
+    uprobe::attach(program.as_fd(), path, offset, cookie).map_err(|error| match error.raw_os_error() {
+        Some(libc::EACCES) => format!("{error}{NEEDS_ADMIN}"),
+        _ => error.to_string(),
+    })
 }
 
 /// What a JVM offers, and its libjvm.

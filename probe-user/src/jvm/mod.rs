@@ -16,6 +16,7 @@ mod image;
 mod libjvm;
 mod stops;
 mod symbols;
+mod uprobe;
 mod usdt;
 
 use clap::ValueEnum;

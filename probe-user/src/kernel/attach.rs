@@ -10,6 +10,9 @@ use super::{KernelError, OFF, Settings};
 use crate::model::HookReport;
 use crate::plan::{Attach, Job, Plan, Program as Planned, Variant};
 
+/// Who may open events.
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+
 /// For each job the first variant that works. The programs of different jobs load side by side: most of
 /// the time goes into the verifier's walk through the two largest.
 pub(super) fn attach_all(
@@ -96,7 +99,8 @@ fn attach_variant(
         let Some((_, program)) = program else {
             return Err(format!("the object has no program {}", planned.name));
         };
-        attach_program(planned, program, btf).map_err(|error| explain(&error))?;
+        attach_program(planned, program, btf)
+            .map_err(|error| explain(&error) + &paranoia(&error, PARANOID))?;
     }
     Ok(())
 }
@@ -145,6 +149,20 @@ fn attach_program(planned: &Planned, program: &mut Program, btf: &Btf) -> Result
         }
     }
     Ok(())
+}
+
+/// Debian's and Ubuntu's kernels know a value above the others', by which CAP_PERFMON opens no event; Debian's have it by
+/// default (docs/privileges.md).
+fn paranoia(error: &ProgramError, file: &str) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut kinds = causes.filter_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    let level = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    match level {
+        Some(level @ 3..) if kinds.any(|kind| kind == std::io::ErrorKind::PermissionDenied) => {
+            format!("; kernel.perf_event_paranoid is {level}: it takes CAP_SYS_ADMIN, or a value of 2")
+        }
+        _ => String::new(),
+    }
 }
 
 /// An error with its causes in one line; a verifier's log is cut to the lines that tell why.

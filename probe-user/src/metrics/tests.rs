@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{FlushReport, FollowerKey, FollowerReport, HookReport, ProgramRuns};
+use crate::model::{
+    FencePart, FenceReport, FlushReport, FollowerKey, FollowerReport, HookReport, ProgramRuns,
+};
 use probe_ebpf::cause;
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
 use probe_ebpf::link::Counts;
@@ -220,6 +222,7 @@ fn the_probe_tells_about_itself() {
             threads_refused: 15,
             flushes_lost: 16,
             servers: 10,
+            fence: fence(),
         },
         ..Report::default()
     };
@@ -235,6 +238,8 @@ fn the_probe_tells_about_itself() {
         ("termite_probe_servers", 10.0),
         ("termite_probe_ready", 1.0),
         ("termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}", 1.0),
+        ("termite_probe_fence_info{part=\"system_calls\",state=\"down\"}", 1.0),
+        ("termite_probe_capability_info{capability=\"CAP_BPF\"}", 1.0),
         (concat!("termite_probe_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
@@ -330,6 +335,7 @@ fn series_are_few() {
                 hooks: hooks
                     .map(|hook| HookReport { hook, variant: "v", state: "attached", reason: String::new() })
                     .to_vec(),
+                fence: fence(),
                 ..ProbeReport::default()
             },
             jvms: vec![jvm(Some(1), Some("usdt"))],
@@ -338,10 +344,17 @@ fn series_are_few() {
         let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
-    assert_eq!(series(0, Vantage::Leader), 30 + 24 + 11);
-    assert_eq!(series(1, Vantage::Follower), 30 + 24 + 11 + 60 + 14);
-    assert_eq!(series(4, Vantage::Leader), 30 + 24 + 11 + 4 * (45 + 3) + 14);
+    assert_eq!(series(0, Vantage::Leader), 39 + 24 + 11);
+    assert_eq!(series(1, Vantage::Follower), 39 + 24 + 11 + 60 + 14);
+    assert_eq!(series(4, Vantage::Leader), 39 + 24 + 11 + 4 * (45 + 3) + 14);
     assert!(series(4, Vantage::Leader) < 300);
+}
+
+/// The longest that there is: four parts, five capabilities.
+fn fence() -> FenceReport {
+    let part = |part| FencePart { part, state: "down", reason: "why".to_owned() };
+    let parts = ["capabilities", "bounding_set", "new_privileges", "system_calls"].map(part).to_vec();
+    FenceReport { kept: vec!["CAP_BPF", "A", "B", "C", "D"], dropped: 1, calls: 2, parts }
 }
 
 /// Families of an exposition that has every family: name to type.

@@ -5,6 +5,7 @@
 
 mod record;
 mod run;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +16,7 @@ pub use self::record::{
     Follower, Lost, Proposal, Record, RecordCount, Safepoint, Stages, Stall, Summary, Vantage,
 };
 pub use self::run::{END_PATIENCE, Outcome, Run, Trace};
+pub use self::serve::Serve;
 
 /// The variable that names the binary under test.
 const BINARY_VARIABLE: &str = "TERMITE_PROBE_BIN";

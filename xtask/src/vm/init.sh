@@ -38,6 +38,8 @@ await() {
 # Starts the embedded ensemble; it ends when file descriptor 3 is closed.
 ensemble() {
     [ -p /tmp/hold ] || mkfifo /tmp/hold
+    # Of the ensemble before, which is gone.
+    : >/tmp/roll
     termite-probe demo-ensemble "$@" </tmp/hold >/tmp/roll 2>/tmp/ensemble &
     exec 3>/tmp/hold
     await /tmp/roll leader
@@ -102,6 +104,32 @@ delays() {
     for way in tracepoints functions; do
         sed -nE "s/.*\"vantage\":\"([a-z]+)\",\"sid\":([0-9]+),.*\"zxid\":\"0x([0-9a-f]+)\",\"delay_ns\":([0-9]+),.*/$way \1 \2 \3 \4/p" /tmp/$way
     done
+}
+
+# The wall clock goes back by an hour, on by two and back again, and a CPU goes away and comes back, while the probe watches.
+# What was done, then instant and delay of each proposal, then the summary.
+disturbed() {
+    ensemble --rate 50 || return 1
+    termite-probe trace --slower 0 --json >/tmp/disturbed 2>/tmp/disturbed.said 3>&- &
+    probe=$!
+    await /tmp/disturbed.said '(pid ' || return 1
+    sleep 1
+    for change in -3600 7200 -3600; do
+        date -s @$(($(date +%s) + change)) >/dev/null || return 1
+        echo "clock $change $(cut -d ' ' -f 1 /proc/uptime)"
+        sleep 1
+    done
+    for online in 0 1; do
+        echo $online >/sys/devices/system/cpu/cpu1/online || return 1
+        echo "cpu1 $online $(cut -d ' ' -f 1 /proc/uptime)"
+        sleep 1
+    done
+    exec 3>&-
+    sleep 2
+    kill -INT $probe
+    wait $probe || return 1
+    sed -nE 's/.*"kind":"proposal".*"mono_ns":([0-9]+),.*"delay_ns":([0-9]+),.*/proposal \1 \2/p' /tmp/disturbed
+    grep '"kind":"summary"' /tmp/disturbed
 }
 
 # What a client sends: a session, and creations of /a with a number, each the same bytes. Some twenty a second.
@@ -180,6 +208,7 @@ step doctor termite-probe doctor --json
 step doctor-functions termite-probe doctor --json --functions --irq
 step fault fault
 grep -q __tracepoint_sock_recv_length /proc/kallsyms && step delays delays
+step disturbed disturbed
 [ -d /java ] && step real real
 step complaints complaints
 echo "== end"

@@ -4,6 +4,7 @@
 //! pure; a step that is not there is a failure. Not here: tolerances on speed, which emulation says nothing about.
 
 mod delays;
+mod disturbed;
 mod fault;
 mod hooks;
 
@@ -44,6 +45,7 @@ pub(super) fn judge(transcript: &Transcript, real: bool) -> (Vec<Verdict>, Vec<C
         Verdict { name: "hooks", result },
         Verdict { name: "fault", result: fault::judge(transcript) },
         Verdict { name: "delays", result: delays::judge(transcript) },
+        Verdict { name: "disturbed", result: disturbed::judge(transcript) },
         Verdict { name: "kernel log", result: complaints(transcript) },
     ];
     if real {

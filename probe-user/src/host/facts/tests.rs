@@ -89,7 +89,7 @@ pub(crate) fn linux_6_18() -> HostFacts {
             &functions(4),
         ),
         euid: Fact::Known(0),
-        capabilities: mask(&Capability::ALL[..6]),
+        capabilities: mask(&Capability::ALL[..8]),
         tracefs: Tracefs::Readable {
             at: "/sys/kernel/tracing",
             events: SYSCALL_EVENTS.map(|name| (name, true)).into(),

@@ -25,7 +25,7 @@ struct Fault<'a> {
 }
 
 /// Function hooks are all that there is, on a kernel that preempts them.
-fn may_miss(transcript: &Transcript) -> bool {
+pub(super) fn may_miss(transcript: &Transcript) -> bool {
     let says = |step: &str, is_meant: &dyn Fn(&str) -> bool| {
         transcript.step(step).is_some_and(|step| step.output.lines().any(is_meant))
     };
@@ -126,15 +126,15 @@ fn check_count(count: usize, sid: u64, what: &str) -> anyhow::Result<()> {
 
 /// Sums over the followers and vantages of a summary.
 #[derive(Debug, Default)]
-struct Books {
-    proposals: u64,
-    expired: u64,
-    resyncs: u64,
+pub(super) struct Books {
+    pub(super) proposals: u64,
+    pub(super) expired: u64,
+    pub(super) resyncs: u64,
 }
 
 impl Books {
     /// Adds them up; an error when they do not balance.
-    fn of(summary: &Value) -> anyhow::Result<Self> {
+    pub(super) fn of(summary: &Value) -> anyhow::Result<Self> {
         let records = summary["records"].as_object().context("the summary counts no records")?;
         for (kind, counts) in records {
             ensure!(counts["lost"] == 0, "records of kind {kind} were lost: {counts}");
