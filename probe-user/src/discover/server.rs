@@ -244,7 +244,7 @@ mod tests {
             started: 7,
             threads: threads.iter().map(|&t| t.to_owned()).collect(),
             net_ns: Ok(4_026_531_840),
-            configuration: Configuration { path: None, servers, my_id, notes: Vec::new() },
+            configuration: Configuration { path: None, servers, my_id, tick_ms: None, notes: Vec::new() },
         })
     }
 
