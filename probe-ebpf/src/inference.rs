@@ -311,7 +311,7 @@ impl Inference {
         if bytes > BUFFER {
             return size::ODD;
         }
-        if bytes != 0 && bytes % SMALL == 0 && bytes / SMALL <= open + UNEXPECTED {
+        if bytes != 0 && bytes.is_multiple_of(SMALL) && bytes / SMALL <= open + UNEXPECTED {
             return size::SMALL;
         }
         if bytes >= LEAST_PROPOSAL {
@@ -415,7 +415,7 @@ impl Inference {
         let bytes = length.wrapping_sub(self.overhead);
         let total = self.cut.wrapping_add(bytes);
         let is_cut = bytes == BUFFER;
-        if bytes == 0 || bytes > BUFFER || (total % SMALL != 0 && !is_cut) {
+        if bytes == 0 || bytes > BUFFER || (!total.is_multiple_of(SMALL) && !is_cut) {
             // A REQUEST, or a PING's answer that names sessions.
             if self.cut != 0 {
                 self.disproof = doubt::SIZE;
