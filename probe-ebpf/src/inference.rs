@@ -9,28 +9,8 @@
 //! [`HINDSIGHT_NS`] and up to the next balance nothing disproved it. Everything else is withdrawn and counted.
 //! Deliberately absent: clocks, sums ([`crate::link`] has them), and any byte of a record.
 
-/// Why nothing is told, or that something is: values of [`Inference::doubt`].
-pub mod doubt {
-    /// Proposals are inferred.
-    pub const NONE: u32 = 0;
-    /// The size of an empty packet was not seen yet, or is none that a known cipher gives.
-    pub const CIPHER: u32 = 1;
-    /// The learner joins, or the probe came in mid-stream: it waits for a silence with nothing in flight.
-    pub const SILENCE: u32 = 2;
-    /// A record of a size that no packet has: a packet went over more than one.
-    pub const SIZE: u32 = 3;
-    /// An ACK without a proposal: a record held more than one.
-    pub const SURPLUS: u32 = 4;
-    /// ACKs come, and never as many as proposals: a record was taken for a proposal, or the link is never idle.
-    pub const UNBALANCED: u32 = 5;
-    /// Bytes were missed.
-    pub const BYTES: u32 = 6;
-    /// How many there are, and one more.
-    pub const COUNT: usize = 8;
-    /// Their names in records and metrics.
-    pub const NAMES: [&str; COUNT] =
-        ["none", "cipher", "silence", "size", "surplus_ack", "unbalanced", "missed_bytes", "unknown"];
-}
+pub mod doubt;
+mod ping;
 
 /// What is to be done with the sums of a link before its next ACK counts: values of [`Inference::due`].
 pub mod due {
@@ -52,9 +32,6 @@ pub const HINDSIGHT_NS: u64 = 100_000_000;
 const COMMITTED_NS: u64 = 10_000_000;
 /// A silence after which an earlier PING is not going to be answered.
 const LATE_NS: u64 = 100_000_000;
-/// Where tickTime is not known, half the shortest that is allowed for: no two PINGs are closer (ZooKeeper's default is
-/// 2,000 ms; `Leader.lead` sends one each half tick).
-const LEAST_TICK_NS: u64 = 250_000_000;
 /// Silences after ACKs in which proposals were in flight, one after the other, before that is a doubt: an ACK may have
 /// shared a record with something else.
 const UNBALANCED: u32 = 4;
@@ -307,18 +284,6 @@ impl Inference {
         if entered == 0 { Down::Nothing } else { Down::Proposal(entered) }
     }
 
-    #[inline(always)]
-    fn count_small(&mut self, units: u32, now: u64) {
-        if self.proposals == self.acks && self.smalls >= self.proposals + self.pongs {
-            // No COMMIT is due: a PING, or one that comes after it was taken for granted.
-            if now < self.loose_until {
-                return;
-            }
-            self.ping_at = now;
-        }
-        self.smalls += units;
-    }
-
     /// A PING in a silence; [`Self::up`] sees the answer.
     #[inline(always)]
     fn greet(&mut self, kind: u32, silent_ns: u64) {
@@ -346,7 +311,7 @@ impl Inference {
         if bytes > BUFFER {
             return size::ODD;
         }
-        if bytes != 0 && bytes % SMALL == 0 && bytes / SMALL <= open + UNEXPECTED {
+        if bytes != 0 && bytes.is_multiple_of(SMALL) && bytes / SMALL <= open + UNEXPECTED {
             return size::SMALL;
         }
         if bytes >= LEAST_PROPOSAL {
@@ -450,7 +415,7 @@ impl Inference {
         let bytes = length.wrapping_sub(self.overhead);
         let total = self.cut.wrapping_add(bytes);
         let is_cut = bytes == BUFFER;
-        if bytes == 0 || bytes > BUFFER || (total % SMALL != 0 && !is_cut) {
+        if bytes == 0 || bytes > BUFFER || (!total.is_multiple_of(SMALL) && !is_cut) {
             // A REQUEST, or a PING's answer that names sessions.
             if self.cut != 0 {
                 self.disproof = doubt::SIZE;
@@ -508,35 +473,6 @@ impl Inference {
         let decayed = self.service_ns - self.service_ns / 8;
         self.service_ns = if took > decayed { took } else { decayed };
         self.acked_at = now;
-    }
-
-    /// At the leader: what came is no ACK, and when nothing else is under way it answers the PING.
-    #[inline(always)]
-    fn pong(&mut self, sender: Sender, small: u32) {
-        if sender != Sender::Unknown {
-            return;
-        }
-        self.pongs += small;
-        if self.ping_at == 0 || self.proposals != self.acks {
-            return;
-        }
-        self.known_ping_at = self.ping_at;
-        self.ping_at = 0;
-        if small == 0 && self.smalls > self.proposals + self.pongs {
-            self.pongs = self.smalls - self.proposals;
-        }
-    }
-
-    /// At the leader: may a PING be under way, whose answer looks like an ACK? PINGs come each half tick.
-    #[inline(always)]
-    fn may_be_pong(&self, now: u64) -> bool {
-        self.smalls > self.proposals + self.pongs || self.is_ping_due(now)
-    }
-
-    #[inline(always)]
-    fn is_ping_due(&self, now: u64) -> bool {
-        let tick_ns = if self.tick_ns == 0 { LEAST_TICK_NS } else { self.tick_ns };
-        self.known_ping_at == 0 || now.saturating_sub(self.known_ping_at) >= tick_ns - tick_ns / 8
     }
 }
 

@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn what_was_withdrawn_is_never_told() {
-        let mut unproven = waiting(&[ERA | 1, ERA | 2, 2 * ERA | 1]);
+        let mut unproven = waiting(&[ERA | 1, ERA | 2, (2 * ERA) | 1]);
         assert_eq!(proven(&mut unproven, 7, ERA | 2), [0; 0]);
-        assert_eq!(proven(&mut unproven, 7, 2 * ERA | 1), [2 * ERA | 1]);
+        assert_eq!(proven(&mut unproven, 7, (2 * ERA) | 1), [(2 * ERA) | 1]);
         let mut unproven = waiting(&[ERA | 1]);
         assert_eq!(proven(&mut unproven, 7, 2 * ERA), [0; 0]);
         assert_eq!(proven(&mut unproven, 7, ERA | 1), [0; 0]);

@@ -66,6 +66,7 @@ fn discovered(sid: Known<Sid>) -> Server {
         sid,
         ensemble: EnsembleName::given("orders"),
         own_quorum_port: Some(2888),
+        tick_ms: None,
         quorum_ports: vec![2888],
         peers: Vec::new(),
         net_ns: None,
