@@ -244,10 +244,9 @@ type ByTarget<T> = BTreeMap<String, T>;
 /// The sources of a target among all.
 fn is_source_of(target: &Target, file: &Path) -> bool {
     let Ok(file) = file.strip_prefix(invoke::workspace()) else { return false };
-    let module = |source: &&str| {
-        file.starts_with(source) || file == Path::new(&format!("{source}.rs")) // a module and its parts
-    };
-    target.sources.iter().any(|source| module(&source))
+    // A module and its parts.
+    let module = |source: &str| file.starts_with(source) || file == Path::new(&format!("{source}.rs"));
+    target.sources.iter().any(|source| module(source))
 }
 
 #[cfg(test)]
