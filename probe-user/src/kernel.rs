@@ -6,6 +6,7 @@
 //! fit this host (the plan), and what the numbers mean.
 
 mod attach;
+mod footprint;
 mod ports;
 mod programs;
 
@@ -13,14 +14,13 @@ use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, kind};
+use probe_ebpf::abi::{Config, Offsets, Process, counter, kind};
 use probe_ebpf::link::Link;
-use probe_ebpf::safepoint::{Pauses, SafepointClock};
-use probe_ebpf::thread::Thread;
-use probe_ebpf::tids;
+use probe_ebpf::safepoint::Pauses;
 
 use self::attach::attach_all;
 pub(crate) use self::attach::explain;
+pub(crate) use self::footprint::kernel_bytes;
 use self::ports::Ports;
 use self::programs::Timing;
 use crate::cli::Hooks;
@@ -174,22 +174,6 @@ pub(crate) struct Counters {
     pub(crate) threads_refused: u64,
     /// Flushes that could not be remembered.
     pub(crate) flushes_lost: u64,
-}
-
-/// Bytes of kernel memory that the maps of this configuration take.
-pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
-    let link = size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + 4;
-    let thread = size_of::<Thread>() as u64 + 4;
-    u64::from(settings.links) * link as u64
-        + u64::from(settings.ring_bytes)
-        + u64::from(settings.threads()) * thread
-        + u64::from(PID_LIMIT / 8) * 2
-        + u64::from(tids::SETS) * size_of::<tids::Set>() as u64
-        + 65536 / 8
-        + 1024 * (4 + size_of::<Process>() as u64 + 48)
-        + 1024 * (4 + size_of::<Pauses>() as u64 + 48)
-        + u64::from(JVM_LIMIT) * (size_of::<SafepointClock>() as u64 + 4)
-        + 4096 * (4 + 16 + 48)
 }
 
 impl Kernel {
@@ -415,19 +399,4 @@ fn set_bit(map: &mut Array<MapData, u64>, name: &'static str, bit: u32, on: bool
     let word = map.get(&(bit / 64), 0).map_err(failed)?;
     let mask = 1_u64 << (bit % 64);
     map.set(bit / 64, if on { word | mask } else { word & !mask }, 0).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Settings, kernel_bytes};
-
-    #[test]
-    fn a_link_takes_what_the_help_says() {
-        let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
-        assert_eq!(
-            (of(2) - of(1)).div_ceil(1024),
-            544,
-            "correct the help of --links and docs/limitations.md"
-        );
-    }
 }
