@@ -87,6 +87,8 @@ pub(crate) struct Engine {
     closed: Ledger,
     malformed: u64,
     rescan: bool,
+    /// The last batch was full: there may be more in the ring.
+    more: bool,
     /// Who leads, by process.
     roles: HashMap<u32, Vantage>,
     explainer: Explainer,
@@ -119,6 +121,7 @@ impl Engine {
             closed: Ledger::default(),
             malformed: 0,
             rescan: false,
+            more: false,
             roles: HashMap::new(),
             explainer: Explainer::new(slower_ns),
         })
@@ -207,6 +210,7 @@ impl Engine {
                 Err(_) => self.malformed += 1,
             }
         }
+        self.more = batch.len() >= BATCH;
         // What explains a proposal may stand behind it: it came from another CPU.
         for record in &batch {
             if let Record::Safepoint(r) = record {
@@ -226,6 +230,11 @@ impl Engine {
             happenings.extend(self.scan()?);
         }
         Ok(happenings)
+    }
+
+    /// Whether the last batch left records in the ring.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
     }
 
     fn on_record(&mut self, record: Record, happenings: &mut Vec<Happening>) -> anyhow::Result<()> {

@@ -21,6 +21,9 @@ use crate::lines;
 use crate::session::{self, WhenNone};
 use crate::symbols;
 
+/// Batches that the ring holds at most, and one more: the smallest record is an eighth of a proposal's.
+const LAST_BATCHES: u32 = 10;
+
 /// Text or NDJSON, and what was already told.
 pub(crate) struct Sink<W> {
     out: W,
@@ -198,6 +201,14 @@ async fn follow<W: Write>(
             () = stop.wait() => false,
         };
         sink.happenings(&engine.drain()?)?;
+        if !running {
+            // What the ring holds at the end is told, however much; what comes meanwhile is not waited for.
+            for _ in 0..LAST_BATCHES {
+                if engine.has_more() {
+                    sink.happenings(&engine.drain()?)?;
+                }
+            }
+        }
         sink.losses(engine)?;
         if !running {
             return Ok(());
