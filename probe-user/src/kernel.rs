@@ -217,7 +217,11 @@ impl Kernel {
                 .push(slot, 0)
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
-        let mut free_threads: Stack<MapData, u32> = take(&mut kernel.ebpf, "FREE_THREADS")?;
+        // It stays where it is, so that this process holds every map of its own: who looks from outside finds them all.
+        let free_threads = kernel.ebpf.map_mut("FREE_THREADS").ok_or_else(|| missing("FREE_THREADS"));
+        let mut free_threads: Stack<&mut MapData, u32> = free_threads
+            .and_then(Stack::try_from)
+            .map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         for slot in (0..settings.threads()).rev() {
             free_threads.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         }
@@ -378,8 +382,12 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, KernelError> {
-    let map = ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.into() });
+    let map = ebpf.take_map(name).ok_or_else(|| missing(name));
     map.and_then(M::try_from).map_err(|source| KernelError::Map { name, source })
+}
+
+fn missing(name: &str) -> MapError {
+    MapError::InvalidName { name: name.into() }
 }
 
 /// Runs an iterator to its end.
