@@ -172,6 +172,10 @@ impl Engine {
                         }
                         happenings.push(Happening::Gone(Box::new(server.clone())));
                     }
+                    // Else it is forgotten with the last of its links.
+                    if !self.has_links(tgid.0, None)? {
+                        self.directory.servers.remove(&tgid.0);
+                    }
                 }
             }
         }
@@ -399,7 +403,7 @@ impl Engine {
         self.directory.forget(&link.identity);
         self.labels.remove(&(slot, link.identity.generation));
         let tgid = link.identity.tgid;
-        if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, slot)? {
+        if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, Some(slot))? {
             self.directory.servers.remove(&tgid);
         }
         let mut free = Box::new(Link::FREE);
@@ -408,8 +412,8 @@ impl Engine {
         Ok(())
     }
 
-    fn has_links(&self, tgid: u32, except: u32) -> anyhow::Result<bool> {
-        Ok(self.links()?.iter().any(|(slot, l)| *slot != except && l.identity.tgid == tgid))
+    fn has_links(&self, tgid: u32, except: Option<u32>) -> anyhow::Result<bool> {
+        Ok(self.links()?.iter().any(|(slot, l)| Some(*slot) != except && l.identity.tgid == tgid))
     }
 
     /// Enters closed links for good, so that their slots are free again.
