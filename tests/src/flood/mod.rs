@@ -181,7 +181,7 @@ pub enum Role {
         /// What it expects.
         plan: Plan,
     },
-    /// Opens so many connections with itself on each of these ports, and holds them until its standard input ends.
+    /// Opens so many connections with itself on each of these ports (0 for any), and holds them until its standard input ends.
     Crowd(Vec<(u16, u32)>),
 }
 

@@ -4,7 +4,7 @@
 //! something, so each on the quorum port asks the probe for a link. Deliberately absent: Zab.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use anyhow::{Context as _, Result};
 
@@ -22,7 +22,7 @@ pub(crate) fn run(ports: &[(u16, u32)]) -> Result<()> {
     for (port, number) in ports {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).context("cannot listen")?;
         for index in 0..*number {
-            let pair = connect(&listener, *port).with_context(|| format!("connection {index} to {port}"))?;
+            let pair = connect(&listener).with_context(|| format!("connection {index} to {port}"))?;
             // Half of them end in order, the others are cut off.
             if index % 2 == 0 {
                 cut_off(&pair.0)?;
@@ -34,8 +34,8 @@ pub(crate) fn run(ports: &[(u16, u32)]) -> Result<()> {
     await_line()
 }
 
-fn connect(listener: &TcpListener, port: u16) -> Result<(TcpStream, TcpStream)> {
-    let mut out = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+fn connect(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let mut out = TcpStream::connect(listener.local_addr()?)?;
     let (mut back, _) = listener.accept()?;
     let mut bytes = BYTES;
     out.write_all(&bytes)?;

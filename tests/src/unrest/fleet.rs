@@ -4,7 +4,7 @@
 //! leaders too.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -50,7 +50,7 @@ impl Fleet {
         let files = tempfile::Builder::new().prefix("termite-fleet-").tempdir_in(place)?;
         let mut all = Vec::new();
         for ensemble in 0..servers / NODES {
-            let ports = (0..NODES).map(|_| net::free_port()).collect::<Result<Vec<_>>>()?;
+            let ports = (0..NODES).map(|_| net::reserved_port()).collect::<Result<Vec<_>>>()?;
             for (index, port) in ports.iter().enumerate() {
                 let directory = files.path().join(format!("{ensemble}-{index}"));
                 fs::create_dir(&directory)?;
@@ -103,7 +103,7 @@ impl Fleet {
         let mut process = server.process.take().context("the server does not run")?;
         process.signal(if turn.is_multiple_of(2) { libc::SIGTERM } else { libc::SIGKILL })?;
         process.wait(PATIENCE)?;
-        await_ready(&server.start()?)
+        await_ready(&server.start()?).with_context(|| fs::read_to_string(server.log()).unwrap_or_default())
     }
 
     /// How many restarts there were.
@@ -113,12 +113,18 @@ impl Fleet {
 }
 
 impl Server {
+    /// What it said.
+    fn log(&self) -> PathBuf {
+        self.config.with_extension("log")
+    }
+
     /// Who listens learns when it has joined its leader, or its followers have joined it.
     fn start(&mut self) -> Result<Receiver<()>> {
         let config = self.config.to_str().context("a path that is no UTF-8")?;
         let parent = std::process::id().to_string();
         let mut command = probe::command(&["demo-server", "--config", config, "--parent", &parent])?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let said = File::options().create(true).append(true).open(self.log())?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
         let mut process = Process::spawn("an embedded server", &mut command, None)?;
         let stdout = process.child_mut().stdout.take().context("no stdout")?;
         let (sender, ready) = channel();

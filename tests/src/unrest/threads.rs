@@ -37,7 +37,7 @@ impl Churn {
     pub fn start(per_second: u32) -> Result<Self> {
         let jar = jar()?;
         let files = tempfile::Builder::new().prefix("termite-churn-").tempdir()?;
-        let ports = (0..3).map(|_| net::free_port()).collect::<Result<Vec<_>>>()?;
+        let ports = (0..3).map(|_| net::reserved_port()).collect::<Result<Vec<_>>>()?;
         let config = files.path().join("zoo.cfg");
         fs::write(files.path().join("myid"), "1\n")?;
         let servers = ports.iter().enumerate();
