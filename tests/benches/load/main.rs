@@ -54,8 +54,7 @@ fn measure(millis: u64) -> Result<String> {
         "traffic",
         "probe",
         "proposals/s",
-        "MB/s of the leader",
-        "its calls/s",
+        "calls/s of the leader",
         "CPU of the generator for a proposal",
         "counted at each end",
         "expired at both",
@@ -92,17 +91,15 @@ fn measure(millis: u64) -> Result<String> {
 
 fn row(plan: &Plan, watcher: Watcher, trial: &Trial) -> Result<Vec<String>> {
     let tally = &trial.tally;
-    let per_second = |count: u64| count as f64 / tally.seconds;
     let mut row = vec![
         plan.name.clone(),
         watcher.name().to_owned(),
         format!("{:.0}", tally.per_second()),
-        format!("{:.0}", per_second(tally.bytes) / 1e6),
-        format!("{:.0}", per_second(tally.calls)),
+        format!("{:.0}", tally.calls as f64 / tally.seconds),
         format!("{:.2} µs", 1e6 * trial.cpu_seconds / tally.proposals() as f64),
     ];
     match &trial.probe {
-        None => row.resize(12, String::new()),
+        None => row.resize(11, String::new()),
         Some(cost) => {
             ensure!(cost.resident < RESIDENT_BYTES, "{} bytes are resident", cost.resident);
             ensure!(

@@ -144,8 +144,6 @@ pub struct Tally {
     pub links: Vec<Count>,
     /// From the first proposal until the last acknowledgement.
     pub seconds: f64,
-    /// Bytes written and read.
-    pub bytes: u64,
     /// Calls that wrote or read something.
     pub calls: u64,
     /// CPU time of the process.
@@ -213,7 +211,6 @@ fn tally<'a>(links: impl Iterator<Item = (Count, &'a Socket)>, seconds: f64) -> 
     let mut tally = Tally { seconds, cpu_seconds: cpu_seconds()?, ..Tally::default() };
     for (count, socket) in links {
         tally.links.push(count);
-        tally.bytes += socket.bytes_in + socket.bytes_out;
         tally.calls += socket.calls_in + socket.calls_out;
     }
     Ok(tally)

@@ -15,12 +15,8 @@ pub struct Socket {
     stream: TcpStream,
     queued: Vec<u8>,
     written: usize,
-    /// Bytes handed to TCP.
-    pub bytes_out: u64,
     /// Calls that handed over something.
     pub calls_out: u64,
-    /// Bytes taken from TCP.
-    pub bytes_in: u64,
     /// Calls that took something.
     pub calls_in: u64,
 }
@@ -30,15 +26,7 @@ impl Socket {
     pub fn new(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            queued: Vec::new(),
-            written: 0,
-            bytes_out: 0,
-            calls_out: 0,
-            bytes_in: 0,
-            calls_in: 0,
-        })
+        Ok(Self { stream, queued: Vec::new(), written: 0, calls_out: 0, calls_in: 0 })
     }
 
     /// Its descriptor, for [`wait`].
@@ -64,7 +52,6 @@ impl Socket {
         match self.stream.write(&self.queued[self.written..]) {
             Ok(taken) => {
                 self.written += taken;
-                self.bytes_out += taken as u64;
                 self.calls_out += 1;
             }
             Err(error) if is_later(&error) => return Ok(()),
@@ -82,7 +69,6 @@ impl Socket {
         match self.stream.read(into) {
             Ok(0) => bail!("a peer has gone"),
             Ok(taken) => {
-                self.bytes_in += taken as u64;
                 self.calls_in += 1;
                 Ok(taken)
             }
