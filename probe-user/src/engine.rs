@@ -189,6 +189,10 @@ impl Engine {
                         }
                         happenings.push(Happening::Gone(Box::new(server.clone())));
                     }
+                    // Else it is forgotten with the last of its links.
+                    if !self.has_links(tgid.0, None)? {
+                        self.directory.servers.remove(&tgid.0);
+                    }
                 }
             }
         }
@@ -420,7 +424,7 @@ impl Engine {
         self.labels.remove(&(slot, link.identity.generation));
         self.unproven.forget((slot, link.identity.generation));
         let tgid = link.identity.tgid;
-        if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, slot)? {
+        if !self.servers().iter().any(|s| s.tgid.0 == tgid) && !self.has_links(tgid, Some(slot))? {
             self.directory.servers.remove(&tgid);
         }
         let mut free = Box::new(Link::FREE);
@@ -429,8 +433,8 @@ impl Engine {
         Ok(())
     }
 
-    fn has_links(&self, tgid: u32, except: u32) -> anyhow::Result<bool> {
-        Ok(self.links()?.iter().any(|(slot, l)| *slot != except && l.identity.tgid == tgid))
+    fn has_links(&self, tgid: u32, except: Option<u32>) -> anyhow::Result<bool> {
+        Ok(self.links()?.iter().any(|(slot, l)| Some(*slot) != except && l.identity.tgid == tgid))
     }
 
     /// Enters closed links for good, so that their slots are free again.

@@ -6,6 +6,7 @@
 //! fit this host (the plan), and what the numbers mean.
 
 mod attach;
+mod footprint;
 mod ports;
 mod programs;
 mod proofs;
@@ -14,14 +15,13 @@ use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
 use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{Config, JVM_LIMIT, Offsets, PID_LIMIT, Process, counter, kind};
+use probe_ebpf::abi::{Config, Offsets, Process, counter, kind};
 use probe_ebpf::link::Link;
-use probe_ebpf::safepoint::{Pauses, SafepointClock};
-use probe_ebpf::thread::Thread;
-use probe_ebpf::tids;
+use probe_ebpf::safepoint::Pauses;
 
 use self::attach::attach_all;
 pub(crate) use self::attach::explain;
+pub(crate) use self::footprint::kernel_bytes;
 use self::ports::Ports;
 use self::programs::Timing;
 use self::proofs::Proofs;
@@ -180,23 +180,6 @@ pub(crate) struct Counters {
     pub(crate) flushes_lost: u64,
 }
 
-/// Bytes of kernel memory that the maps of this configuration take.
-pub(crate) fn kernel_bytes(settings: &Settings) -> u64 {
-    let link =
-        size_of::<Link>() + size_of::<probe_ebpf::link::Rings>() + size_of::<probe_ebpf::link::Proof>() + 4;
-    let thread = size_of::<Thread>() as u64 + 4;
-    u64::from(settings.links) * link as u64
-        + u64::from(settings.ring_bytes)
-        + u64::from(settings.threads()) * thread
-        + u64::from(PID_LIMIT / 8) * 2
-        + u64::from(tids::SETS) * size_of::<tids::Set>() as u64
-        + 65536 / 8
-        + 1024 * (4 + size_of::<Process>() as u64 + 48)
-        + 1024 * (4 + size_of::<Pauses>() as u64 + 48)
-        + u64::from(JVM_LIMIT) * (size_of::<SafepointClock>() as u64 + 4)
-        + 4096 * (4 + 16 + 48)
-}
-
 impl Kernel {
     /// Loads the object and attaches, for each job, the first variant that works.
     pub(crate) fn attach(
@@ -239,7 +222,11 @@ impl Kernel {
                 .push(slot, 0)
                 .map_err(|source| KernelError::Map { name: "FREE_SLOTS", source })?;
         }
-        let mut free_threads: Stack<MapData, u32> = take(&mut kernel.ebpf, "FREE_THREADS")?;
+        // It stays where it is, so that this process holds every map of its own: who looks from outside finds them all.
+        let free_threads = kernel.ebpf.map_mut("FREE_THREADS").ok_or_else(|| missing("FREE_THREADS"));
+        let mut free_threads: Stack<&mut MapData, u32> = free_threads
+            .and_then(Stack::try_from)
+            .map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         for slot in (0..settings.threads()).rev() {
             free_threads.push(slot, 0).map_err(|source| KernelError::Map { name: "FREE_THREADS", source })?;
         }
@@ -408,8 +395,12 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, KernelError> {
-    let map = ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.into() });
+    let map = ebpf.take_map(name).ok_or_else(|| missing(name));
     map.and_then(M::try_from).map_err(|source| KernelError::Map { name, source })
+}
+
+fn missing(name: &str) -> MapError {
+    MapError::InvalidName { name: name.into() }
 }
 
 /// Runs an iterator to its end.
@@ -429,19 +420,4 @@ fn set_bit(map: &mut Array<MapData, u64>, name: &'static str, bit: u32, on: bool
     let word = map.get(&(bit / 64), 0).map_err(failed)?;
     let mask = 1_u64 << (bit % 64);
     map.set(bit / 64, if on { word | mask } else { word & !mask }, 0).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Settings, kernel_bytes};
-
-    #[test]
-    fn a_link_takes_what_the_help_says() {
-        let of = |links| kernel_bytes(&Settings { links, ..Settings::default() });
-        assert_eq!(
-            (of(2) - of(1)).div_ceil(1024),
-            562,
-            "correct the help of --links and docs/limitations.md"
-        );
-    }
 }

@@ -21,8 +21,8 @@ use crate::lines;
 use crate::session::{self, WhenNone};
 use crate::symbols;
 
-/// Batches of records that are taken at the end: more than the ring holds, whatever they are.
-const LAST_BATCHES: u32 = 8;
+/// Batches that the ring holds at most, and one more: the smallest record is an eighth of a proposal's.
+const LAST_BATCHES: u32 = 10;
 
 /// Text or NDJSON, and what was already told.
 pub(crate) struct Sink<W> {
@@ -203,14 +203,16 @@ async fn follow<W: Write>(
             () = stop.wait() => false,
         };
         sink.happenings(&engine.drain()?)?;
-        sink.losses(engine)?;
         if !running {
-            // What waited for us is shown, though not what comes for ever.
+            // What the ring holds at the end is told, however much; what comes meanwhile is not waited for.
             for _ in 0..LAST_BATCHES {
                 if engine.is_behind() {
                     sink.happenings(&engine.drain()?)?;
                 }
             }
+        }
+        sink.losses(engine)?;
+        if !running {
             return Ok(());
         }
     }

@@ -16,6 +16,9 @@ use crate::process::Process;
 /// that no outgoing connection takes one between the choice and the use.
 const PORTS: std::ops::RangeInclusive<u16> = 22_000..=22_999;
 
+/// Ports of servers that come and go.
+const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 24_000..=24_999;
+
 /// How long a connection may take to come about.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -160,16 +163,25 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
 
 /// A port of loopback on which nobody listens now; each call gives another one.
 pub fn free_port() -> Result<u16> {
+    free_port_in(PORTS)
+}
+
+/// A port that is to be a server's for long though nobody may listen on it: no other test takes it meanwhile.
+pub fn reserved_port() -> Result<u16> {
+    free_port_in(RESERVED_PORTS)
+}
+
+fn free_port_in(ports: std::ops::RangeInclusive<u16>) -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = PORTS.end() - PORTS.start() + 1;
+    let span = ports.end() - ports.start() + 1;
     // Two test programs at once start at different places of the range.
     let first = u16::try_from(std::process::id() % u32::from(span)).unwrap_or(0);
     for _ in 0..span {
         let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span;
-        let port = PORTS.start() + offset;
+        let port = ports.start() + offset;
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
             return Ok(port);
         }
     }
-    bail!("no free port in {PORTS:?}");
+    bail!("no free port in {ports:?}");
 }

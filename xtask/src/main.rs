@@ -18,9 +18,11 @@ mod elf;
 mod fuzz;
 mod host;
 mod invoke;
+mod load;
 mod packages;
 mod plan;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -41,6 +43,10 @@ enum Task {
     Bench(bench::Options),
     /// Inject known faults into real ensembles and judge what the probe says of them
     Accuracy(accuracy::Options),
+    /// Drive the probe far beyond ZooKeeper's traffic and hold its counts against the generator's
+    Load(load::Options),
+    /// Watch a host that is never at rest, and look for leaks
+    Soak(soak::Options),
     /// Boot other kernels in a virtual machine and try the binary on them
     Vm(vm::Options),
     /// Run the fuzz targets under libFuzzer
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Accuracy(options) => accuracy::run(&options),
+        Task::Load(options) => load::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Btf(options) => btf::run(&options),

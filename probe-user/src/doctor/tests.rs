@@ -71,7 +71,6 @@ fn discovered(sid: Known<Sid>) -> Server {
         peers: Vec::new(),
         net_ns: None,
         config_path: None,
-        tick_ms: None,
         notes: Vec::new(),
     }
 }

@@ -5,11 +5,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use termite_probe_tests::holdings::kernel_bytes;
 use termite_probe_tests::http;
 use termite_probe_tests::markdown::Table;
 
 use crate::page::Page;
-use crate::programs::kernel_bytes;
 use crate::stage::{Embedded, Probe};
 use crate::{Effort, progress};
 

@@ -7,7 +7,6 @@
 //! that only this bench needs.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,6 +15,7 @@ use aya::{Btf, Ebpf};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 use serde_json::Value;
+use termite_probe_tests::holdings::{descriptors, number};
 
 /// The kernel keeps this many bytes of a program's name (BPF_OBJ_NAME_LEN, one for the end).
 const NAME_BYTES: usize = 15;
@@ -117,20 +117,6 @@ pub fn names() -> BTreeMap<u32, String> {
     infos.map(|info| (info.id(), info.name_as_str().unwrap_or_default().to_owned())).collect()
 }
 
-/// Kernel memory that a process holds in maps and in programs, in bytes.
-pub fn kernel_bytes(pid: u32) -> Result<(u64, u64)> {
-    let (mut maps, mut programs) = (0, 0);
-    for fields in descriptors(pid)? {
-        let memory = number(&fields, "memlock").unwrap_or(0);
-        if fields.contains_key("map_id") && fields.contains_key("map_type") {
-            maps += memory;
-        } else if fields.contains_key("prog_type") {
-            programs += memory;
-        }
-    }
-    Ok((maps, programs))
-}
-
 /// The runs of the programs that a process holds, by id.
 pub fn runs_of_process(pid: u32) -> Result<BTreeMap<u32, Runs>> {
     let mut runs = BTreeMap::new();
@@ -141,23 +127,6 @@ pub fn runs_of_process(pid: u32) -> Result<BTreeMap<u32, Runs>> {
         runs.insert(u32::try_from(id)?, Runs { time_ns, count });
     }
     Ok(runs)
-}
-
-/// What the kernel tells about each descriptor of a process.
-fn descriptors(pid: u32) -> Result<Vec<BTreeMap<String, String>>> {
-    let directory = format!("/proc/{pid}/fdinfo");
-    let mut all = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))? {
-        // A descriptor may be closed since it was listed.
-        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        all.push(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect());
-    }
-    Ok(all)
-}
-
-fn number(fields: &BTreeMap<String, String>, name: &str) -> Option<u64> {
-    fields.get(name)?.parse().ok()
 }
 
 fn planned() -> Result<Vec<Planned>> {

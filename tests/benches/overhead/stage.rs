@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use termite_probe_tests::process::Process;
-use termite_probe_tests::{net, probe};
+use termite_probe_tests::{holdings, net, probe};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A port on which no server listens: a probe that is told it watches nobody.
@@ -115,11 +115,7 @@ impl Probe {
 
     /// Memory of its process, by the kernel's name for the kind, in bytes.
     pub fn memory(&self, kind: &str) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
-        let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        Ok(1024 * kilobytes.with_context(|| format!("no {kind} in {path}"))?)
+        holdings::memory(self.pid(), kind)
     }
 
     /// CPU time of its process so far: of the threads that live.

@@ -237,6 +237,11 @@ pub fn require_host() -> Result<()> {
     {
         ensure!(std::path::Path::new(path).exists(), "{path} is missing: apt-get install {package}");
     }
+    require_root()
+}
+
+/// Fails where programs cannot be loaded.
+pub fn require_root() -> Result<()> {
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         bail!("these tests load kernel programs and capture packets: run them as root");

@@ -104,7 +104,7 @@ fn group_of(controller: &str, pid: u32) -> Result<PathBuf> {
 }
 
 /// Runs a program to its end.
-pub(super) fn run(program: &str, package: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn run(program: &str, package: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)
         .output()
@@ -120,7 +120,7 @@ pub(super) fn run(program: &str, package: &str, args: &[&str]) -> Result<String>
 
 /// Something compiled from `source`, beside this program; compiled once as long as the source is the same.
 /// `compile` gets an empty directory with the source in it, and gives the path of what it made there.
-pub(super) fn compiled(
+pub(crate) fn compiled(
     name: &str,
     source: &str,
     compile: impl FnOnce(&Path) -> Result<PathBuf>,

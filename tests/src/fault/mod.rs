@@ -15,7 +15,7 @@ mod far;
 mod freezer;
 mod gc;
 mod heap_dump;
-mod host;
+pub(crate) mod host;
 mod lock;
 mod loss;
 mod reclaim;

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use probe_ebpf::abi::side;
 
 use crate::kernel::{Sock, offset};
-use crate::sockets::{is_passed_over, link, rings};
+use crate::sockets::{find, is_passed_over, link, rings};
 
 /// `void sk_data_ready(const struct sock *sk)`
 #[btf_tracepoint(function = "sk_data_ready")]
@@ -33,9 +33,17 @@ fn arrival_fentry(ctx: FEntryContext) -> i32 {
 /// Out of line, so that what the other sockets of the host pass through stays small.
 #[inline(never)]
 fn arrived(sk: Sock) {
-    // The first bytes after the probe came may be a proposal: their link is opened here, not at the read.
-    let Some(at) = link(sk, None) else { return };
     let Some(tcp) = sk.tcp() else { return };
+    let at = match find(sk) {
+        Some(at) => at,
+        // A listener is told of a new connection in the same way, and never receives a byte.
+        None if tcp.load::<u64>(offset!(tcp_bytes_received)) == 0 => return,
+        // The first bytes after the probe came may be a proposal: their link is opened here, not at the read.
+        None => match link(sk, None) {
+            Some(at) => at,
+            None => return,
+        },
+    };
     let Some(rings) = rings(at.slot) else { return };
     // SAFETY: map values live as long as their maps; the socket's lock serialises arrivals.
     let (link, rings) = unsafe { (&mut *at.link, &mut *rings) };

@@ -1,0 +1,35 @@
+//! The probe under far more than ZooKeeper can give.
+//!
+//! In: the sources, and a host that `setup` made ready. Out: a table on standard output, and with `--write` a part of
+//! docs/reliability.md. Invariant: what is driven is the static release binary. Not here: the generator and the judging,
+//! which are the bench `load` of the tests.
+
+use crate::plan::Scope;
+use crate::test::{BINARY_VARIABLE, REAL_TESTS};
+use crate::{build, invoke, setup};
+
+/// Options of `cargo xtask load`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A fifth of the time
+    #[arg(long)]
+    quick: bool,
+    /// Put the results into docs/reliability.md
+    #[arg(long)]
+    write: bool,
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::ensure(Scope::Test)?;
+    let binary = build::binary()?;
+    let mut command = invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "load", "--"]);
+    command.env(BINARY_VARIABLE, &binary);
+    if options.quick {
+        command.arg("--quick");
+    }
+    if options.write {
+        command.arg("--write");
+    }
+    invoke::run(&mut command)
+}

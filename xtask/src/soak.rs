@@ -1,0 +1,32 @@
+//! The probe on a host that is never at rest.
+//!
+//! In: the sources, and a host that `setup` made ready. Out: a table on standard output, a row at a time, and with `--write`
+//! a part of docs/reliability.md. Invariant: what is watched is the static release binary. Not here: the unrest and the
+//! judging, which are the bench `soak` of the tests.
+
+use crate::plan::Scope;
+use crate::test::{BINARY_VARIABLE, REAL_TESTS};
+use crate::{build, invoke, setup};
+
+/// Options of `cargo xtask soak`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How long, in minutes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
+    /// Put the results into docs/reliability.md
+    #[arg(long)]
+    write: bool,
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::ensure(Scope::Test)?;
+    let binary = build::binary()?;
+    let mut command = invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "soak", "--"]);
+    command.env(BINARY_VARIABLE, &binary).args(["--minutes", &options.minutes.to_string()]);
+    if options.write {
+        command.arg("--write");
+    }
+    invoke::run(&mut command)
+}
