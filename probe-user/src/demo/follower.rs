@@ -5,6 +5,7 @@
 //! order, after it is on disk. Deliberately not here: clients, sessions, snapshots. A follower that
 //! loses its leader looks for the same one again and goes on with what is proposed from then on.
 
+use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -27,6 +28,17 @@ pub(crate) struct Follower {
     following: AtomicBool,
 }
 
+/// Whether the leader went away, noticed by a read or by a write.
+fn is_lost_connection(error: &anyhow::Error) -> bool {
+    let hung_up = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
+        )
+    };
+    matches!(error.downcast_ref(), Some(WireError::Io(_))) || error.downcast_ref().is_some_and(hung_up)
+}
+
 impl Follower {
     /// It does nothing until it is told to `follow`.
     pub(crate) fn new(node: Arc<Node>) -> Self {
@@ -38,12 +50,10 @@ impl Follower {
         loop {
             let stream = self.connect()?;
             if let Err(error) = self.session(&stream) {
-                match error.downcast_ref::<WireError>() {
-                    Some(WireError::Io(_)) => {
-                        eprintln!("server {}: {error:#}; looking for the leader again", self.node.sid)
-                    }
-                    _ => return Err(error),
+                if !is_lost_connection(&error) {
+                    return Err(error);
                 }
+                eprintln!("server {}: {error:#}; looking for the leader again", self.node.sid);
             }
             self.following.store(false, Relaxed);
         }

@@ -14,6 +14,8 @@ use termite_probe_tests::unrest::soak::{self, Plan, Row, Soak};
 use termite_probe_tests::{ensemble, machine, page};
 
 const MINUTES: u64 = 30;
+/// Restarts of embedded servers in that time: more than three for each.
+const RESTARTS: u64 = 200;
 /// Rows of the table.
 const ROWS: u32 = 15;
 
@@ -55,8 +57,9 @@ fn measure(minutes: u64) -> Result<String> {
         duration,
         row_every: duration / ROWS,
         servers: 64,
-        restarts: 200,
-        real_restarts: 10,
+        // 200 in the half hour, and as many a minute in a shorter run.
+        restarts: usize::try_from(RESTARTS * minutes / MINUTES)?,
+        real_restarts: usize::try_from(minutes.div_ceil(3))?,
         threads: 1000,
         connections: [8000, 2000],
         links: 160,
