@@ -134,7 +134,7 @@ fn an_id_that_is_used_again_is_another_process() -> Result<()> {
 
 /// Without tracefs the flushes are not seen, which is said, and all else is measured.
 #[test]
-fn without_tracefs_only_the_flushes_are_lost() -> Result<()> {
+fn without_tracefs_nothing_but_the_flushes_is_lost() -> Result<()> {
     require_host()?;
     let demo = Demo::start(200)?;
     let hide = "for at in /sys/kernel/tracing /sys/kernel/debug/tracing; do umount -l $at 2>/dev/null; done\n\
@@ -143,14 +143,17 @@ fn without_tracefs_only_the_flushes_are_lost() -> Result<()> {
     command.args(["--mount", "sh", "-c", hide]).arg(probe::binary()?);
     command.args(["trace", "--json", "--slower", "0s", "--duration", "2s"]).args(demo.narrowed());
     let outcome = Run::spawn(command)?.wait(PATIENCE)?;
-    outcome.expect(0, &["without flush", "tracefs"])?;
+    outcome.expect(0, &[])?;
+    // Where functions can be hooked, tracefs is not needed.
+    let flushes_are_seen = !outcome.stderr.contains("without flush");
+    ensure!(flushes_are_seen || outcome.stderr.contains("tracefs"), "no reason: {}", outcome.stderr);
     let trace = outcome.trace()?;
     let followers = &trace.summary()?.followers;
     ensure!(followers.len() == 4, "two followers at two vantages are due: {followers:?}");
     ensure!(followers.iter().all(|f| f.matched > 100 && f.expired == 0), "not measured: {followers:?}");
     let logged =
         trace.proposals.iter().filter(|p| p.stages_ns.is_some_and(|stages| stages.log.unwrap_or(0) > 0));
-    ensure!(logged.count() == 0, "a flush that nobody saw");
+    ensure!((logged.count() > 0) == flushes_are_seen, "flushes are seen, or are not: {}", outcome.stderr);
     demo.finish()?;
     Ok(())
 }

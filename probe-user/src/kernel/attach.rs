@@ -86,6 +86,8 @@ fn attach_job(job: &Job, mut programs: Vec<(&'static str, &mut Program)>, btf: &
         }
     }
     let last = job.candidates.last().map_or("", |v| v.name);
+    // What was tried may not be all that there is: the way out may be to make another variant fit.
+    tried.extend(job.left_out.iter().map(|out| format!("{}: {}", out.variant, out.reason)));
     failed(job, last, tried.join("; "))
 }
 

@@ -151,13 +151,20 @@ impl Run {
 }
 
 impl Outcome {
+    /// What it said, and the end of what it wrote: all of that may be a million lines.
+    fn end(&self) -> String {
+        let lines: Vec<&str> = self.stdout.lines().rev().take(10).collect();
+        let lines: Vec<&str> = lines.into_iter().rev().collect();
+        format!("it said:\n{}\nand wrote at last:\n{}", self.stderr, lines.join("\n"))
+    }
+
     /// Fails unless the probe ended with this code and said something that contains each of `words`.
     pub fn expect(&self, code: i32, words: &[&str]) -> Result<()> {
-        ensure!(self.status.code() == Some(code), "exit {} instead of {code}: {self:?}", self.status);
+        ensure!(self.status.code() == Some(code), "exit {} instead of {code}: {}", self.status, self.end());
         for word in words {
-            ensure!(self.stderr.contains(word), "no word of {word:?}: {self:?}");
+            ensure!(self.stderr.contains(word), "no word of {word:?}: {}", self.end());
         }
-        ensure!(!self.stderr.contains("panicked"), "a panic: {self:?}");
+        ensure!(!self.stderr.contains("panicked"), "a panic: {}", self.end());
         Ok(())
     }
 
