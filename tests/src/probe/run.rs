@@ -1,5 +1,6 @@
 //! One run of the probe, from its readiness to its last line.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -214,18 +215,24 @@ pub struct Trace {
 
 impl Trace {
     /// Fails if too much of the delays has no cause. At the followers' vantage: at the leader's all that is not the
-    /// network's is the other node's. Servers of others are not judged: nobody here knows what is done to them.
+    /// network's is the other node's. Servers of others are not judged: nobody here knows what is done to them. Some kernels
+    /// leave a switch in a thousand untraced: what one of these hides from all proposals of a burst counts once.
     fn check_explained(&self, percent: u64) -> Result<()> {
         let here = self
             .proposals
             .iter()
             .filter(|p| p.vantage == Vantage::Follower && is_own(p.pid) && p.delay_ns < MEMORY_NS);
         let (mut delays_ns, mut unexplained_ns) = (0, 0);
+        let mut alike: HashMap<(u32, u64), u64> = HashMap::new();
         for proposal in here {
+            let unexplained = proposal.unexplained_ns();
             delays_ns += proposal.delay_ns;
-            unexplained_ns += proposal.unexplained_ns();
+            unexplained_ns += unexplained;
+            *alike.entry((proposal.pid, unexplained)).or_default() += unexplained;
         }
         println!("unexplained: {unexplained_ns} ns of {delays_ns} ns of delay");
+        let most = alike.iter().max_by_key(|(_, sum)| **sum);
+        unexplained_ns -= most.map_or(0, |((_, once), sum)| sum - once);
         let limit_ns = delays_ns / 100 * percent + MEETING_NS;
         let mut worst: Vec<_> = self.proposals.iter().filter(|p| p.unexplained_ns() > 0).collect();
         worst.sort_by_key(|p| std::cmp::Reverse(p.unexplained_ns()));
