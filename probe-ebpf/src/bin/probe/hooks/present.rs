@@ -7,15 +7,13 @@ use core::ptr::NonNull;
 use probe_ebpf::names::is_on_path;
 use probe_ebpf::thread::{mode, state};
 
-use crate::hooks::sched::{TASK_INTERRUPTIBLE, TASK_UNINTERRUPTIBLE, is_stopped};
+use crate::hooks::sched::{FLUSHES, TASK_INTERRUPTIBLE, TASK_UNINTERRUPTIBLE, is_stopped};
 use crate::kernel::{SystemCall, Task, TaskStruct, bit, offset};
 use crate::maps;
 use crate::threads::{self, is_tracked, now};
 
 // include/linux/sched.h
 const PF_EXITING: u32 = 0x4;
-// arch/x86/entry/syscalls/syscall_64.tbl: fsync, fdatasync
-const FLUSHES: [u32; 2] = [74, 75];
 
 /// `int bpf_iter_task(struct bpf_iter_meta *meta, struct task_struct *task)`; after the last task with NULL.
 #[unsafe(no_mangle)]

@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{STACK_FRAMES, SegmentRecord, kind};
 use probe_ebpf::cause;
 use probe_ebpf::names::{VM_THREAD, is_internal};
-use probe_ebpf::thread::{Overlay, Segment, Thread, by, state};
+use probe_ebpf::thread::{Overlay, Segment, Thread, by, mode, state};
 
 use crate::charge;
 use crate::emit::{lost, submit};
@@ -32,6 +32,8 @@ const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
 // arch/x86/entry/syscalls/syscall_64.tbl
 const NR_FUTEX: u64 = 202;
 const NR_FUTEX_WAKE: u64 = 454;
+/// fsync, fdatasync.
+pub const FLUSHES: [u32; 2] = [74, 75];
 /// Calls in which an idle thread waits for its next work: read, poll, select, epoll_wait, pselect6, ppoll,
 /// epoll_pwait, epoll_pwait2, recvfrom, recvmsg, accept.
 const IDLE_CALLS: [u32; 11] = [0, 7, 23, 232, 270, 271, 281, 441, 45, 47, 43];
@@ -76,6 +78,9 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32) -> i32 {
         let call = SystemCall::of(task);
         thread.call = call.number as u32;
         thread.word = call.first;
+        if !FLUSHES.contains(&thread.call) {
+            thread.mode &= !mode::FSYNC; // the end of a flush may have been missed
+        }
         threads::add_safepoints(thread.jvm, now, &mut overlay);
         threads::sleep_in(call.number)
     };
