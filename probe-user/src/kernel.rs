@@ -85,8 +85,9 @@ pub(crate) const OFF: &str = "off";
 /// The walk over the tasks of the host.
 const PRESENT: &str = "present_threads";
 
-/// Readings of a link before a torn one is taken: at 100,000 changes a second each second one agrees.
-const READINGS: u32 = 32;
+/// Readings of a link before a torn one is taken: some milliseconds. A call of hundreds of packets changes the link for half of one,
+/// in which no two agree.
+const READINGS: u32 = 1024;
 /// Below every level of the kernel side's log: the verifier then drops the statements.
 const LOG_NOTHING: u8 = 0;
 

@@ -5,8 +5,7 @@
 //! judging, which is the bench `accuracy` of the tests.
 
 use crate::plan::Scope;
-use crate::test::{BINARY_VARIABLE, REAL_TESTS};
-use crate::{build, invoke, setup};
+use crate::{invoke, test};
 
 /// Options of `cargo xtask accuracy`.
 #[derive(clap::Args)]
@@ -24,16 +23,7 @@ pub(crate) struct Options {
 
 /// The task.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::ensure(Scope::All)?;
-    let binary = build::binary()?;
-    let mut command =
-        invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "accuracy", "--"]);
-    command.args(&options.only).env(BINARY_VARIABLE, &binary);
-    if options.quick {
-        command.arg("--quick");
-    }
-    if options.write {
-        command.arg("--write");
-    }
-    invoke::run(&mut command)
+    let flags = &[("--quick", options.quick), ("--write", options.write)];
+    let mut command = test::bench("accuracy", Scope::All, flags)?;
+    invoke::run(command.args(&options.only))
 }

@@ -5,8 +5,7 @@
 //! here: the measuring, which is the bench `overhead` of the tests.
 
 use crate::plan::Scope;
-use crate::test::{BINARY_VARIABLE, REAL_TESTS};
-use crate::{build, invoke, setup};
+use crate::{invoke, test};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -25,16 +24,7 @@ pub(crate) struct Options {
 /// The task.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     // Not what it compares with: what is missing of that is skipped and counted.
-    setup::ensure(Scope::Test)?;
-    let binary = build::binary()?;
-    let mut command =
-        invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "overhead", "--"]);
-    command.args(&options.parts).env(BINARY_VARIABLE, &binary);
-    if options.quick {
-        command.arg("--quick");
-    }
-    if options.write {
-        command.arg("--write");
-    }
-    invoke::run(&mut command)
+    let flags = &[("--quick", options.quick), ("--write", options.write)];
+    let mut command = test::bench("overhead", Scope::Test, flags)?;
+    invoke::run(command.args(&options.parts))
 }

@@ -5,8 +5,7 @@
 //! which are the bench `load` of the tests.
 
 use crate::plan::Scope;
-use crate::test::{BINARY_VARIABLE, REAL_TESTS};
-use crate::{build, invoke, setup};
+use crate::{invoke, test};
 
 /// Options of `cargo xtask load`.
 #[derive(clap::Args)]
@@ -21,15 +20,6 @@ pub(crate) struct Options {
 
 /// The task.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::ensure(Scope::Test)?;
-    let binary = build::binary()?;
-    let mut command = invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "load", "--"]);
-    command.env(BINARY_VARIABLE, &binary);
-    if options.quick {
-        command.arg("--quick");
-    }
-    if options.write {
-        command.arg("--write");
-    }
-    invoke::run(&mut command)
+    let flags = &[("--quick", options.quick), ("--write", options.write)];
+    invoke::run(&mut test::bench("load", Scope::Test, flags)?)
 }

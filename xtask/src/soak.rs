@@ -5,8 +5,7 @@
 //! judging, which are the bench `soak` of the tests.
 
 use crate::plan::Scope;
-use crate::test::{BINARY_VARIABLE, REAL_TESTS};
-use crate::{build, invoke, setup};
+use crate::{invoke, test};
 
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
@@ -21,12 +20,7 @@ pub(crate) struct Options {
 
 /// The task.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::ensure(Scope::Test)?;
-    let binary = build::binary()?;
-    let mut command = invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", "soak", "--"]);
-    command.env(BINARY_VARIABLE, &binary).args(["--minutes", &options.minutes.to_string()]);
-    if options.write {
-        command.arg("--write");
-    }
-    invoke::run(&mut command)
+    let flags = &[("--write", options.write)];
+    let mut command = test::bench("soak", Scope::Test, flags)?;
+    invoke::run(command.args(["--minutes", &options.minutes.to_string()]))
 }

@@ -17,6 +17,15 @@ pub(crate) const REAL_TESTS: &str = "termite-probe-tests";
 /// How those tests find the binary.
 pub(crate) const BINARY_VARIABLE: &str = "TERMITE_PROBE_BIN";
 
+/// A bench of the tests on the static release binary, on a host made ready: with those of the flags that are asked for.
+pub(crate) fn bench(name: &str, scope: Scope, flags: &[(&str, bool)]) -> anyhow::Result<Command> {
+    setup::ensure(scope)?;
+    let binary = build::binary()?;
+    let mut command = invoke::cargo(&["bench", "--quiet", "--package", REAL_TESTS, "--bench", name, "--"]);
+    command.args(flags.iter().filter(|(_, asked)| *asked).map(|(flag, _)| flag)).env(BINARY_VARIABLE, binary);
+    Ok(command)
+}
+
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
