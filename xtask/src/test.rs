@@ -67,6 +67,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         invoke::run(&mut invoke::cargo(&["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"]))
     })?;
     run.step("lints, kernel half", || invoke::run(&mut kernel_lints()))?;
+    // They are no members of the workspace, so nothing else tells that their lock file is behind.
+    run.step("fuzz targets' lock", || {
+        let manifest = ["--manifest-path", "tests/fuzz/Cargo.toml"];
+        invoke::run(invoke::cargo(&["tree", "--quiet", "--locked", "--depth", "0"]).args(manifest))
+    })?;
     run.step("unit tests", || {
         invoke::run(&mut invoke::cargo(&["test", "--workspace", "--exclude", REAL_TESTS]))
     })?;
