@@ -369,6 +369,7 @@ impl Engine {
             threads_refused,
             flushes_lost,
             programs: self.kernel.program_runs(),
+            skips: self.kernel.program_skips(),
             servers: self.servers().len() as u64,
             fence: self.fence.clone(),
         };

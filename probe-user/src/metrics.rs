@@ -319,7 +319,7 @@ impl Exposition {
             e.encode_descriptor(name, help, None, MetricType::Counter)?
                 .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
-        Ok(())
+        programs::encode_skips(&self.report.skips, e)
     }
 
     fn encode_probe(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

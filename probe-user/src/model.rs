@@ -153,6 +153,15 @@ pub struct ProgramRuns {
     pub runs: u64,
 }
 
+/// Runs of a program of the kernel side that the kernel skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramSkips {
+    /// Its name.
+    pub program: String,
+    /// How many.
+    pub runs: u64,
+}
+
 /// What the probe has given up since everything is attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FenceReport {
@@ -216,6 +225,8 @@ pub struct ProbeReport {
     pub flushes_lost: u64,
     /// What each program cost; `None` while the kernel does not time programs.
     pub programs: Option<Vec<ProgramRuns>>,
+    /// Runs that the kernel skipped; empty where it does not count them (before 5.12).
+    pub skips: Vec<ProgramSkips>,
     /// Termite processes watched now.
     pub servers: u64,
     /// What it has given up.

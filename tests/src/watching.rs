@@ -73,6 +73,8 @@ pub struct End {
     pub seen: Vec<Seen>,
     /// Of `trace` alone.
     pub records: Option<Records>,
+    /// Runs of its programs that the kernel skipped: so many instants at most were not seen.
+    pub skipped: u64,
 }
 
 /// What is kept of the output of `trace`.
@@ -162,7 +164,11 @@ impl Watching {
         let lines = self.lines.take().context("it has ended before")?.join();
         let lines = lines.map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
         match metrics {
-            Some(metrics) => Ok(End { seen: Seen::of_metrics(&metrics, ensemble), records: None }),
+            Some(metrics) => {
+                let skipped = values(&metrics, "termite_probe_program_runs_skipped_total", &[]);
+                let skipped = skipped.into_iter().sum::<f64>() as u64;
+                Ok(End { seen: Seen::of_metrics(&metrics, ensemble), records: None, skipped })
+            }
             None => lines.end(),
         }
     }
@@ -199,6 +205,7 @@ impl Lines {
         let count = |name: &str| records[name].as_u64().with_context(|| format!("no {name} in {records}"));
         Ok(End {
             seen: Seen::of_summary(summary)?,
+            skipped: summary["runs_skipped"].as_u64().context("no count of skipped runs")?,
             records: Some(Records {
                 emitted: count("emitted")?,
                 lost: count("lost")?,

@@ -1,18 +1,19 @@
-//! What the programs cost, by the kernel's own account.
+//! What the programs cost, by the kernel's own account, and what it did not let them see.
 //!
 //! In: the loaded programs. Out: runs and time of each, or nothing while the kernel does not time programs:
 //! an account that stands still looks like programs that cost nothing. The account is switched on for the
-//! whole host, by an administrator (`kernel.bpf_stats_enabled`) or by us while [`Timing`] lives.
+//! whole host, by an administrator (`kernel.bpf_stats_enabled`) or by us while [`Timing`] lives. Skipped runs it always
+//! counts.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::ProgramError;
 use aya::sys::{Stats, enable_stats};
 
 use super::Kernel;
-use crate::model::ProgramRuns;
+use crate::model::{ProgramRuns, ProgramSkips};
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -40,6 +41,24 @@ impl Kernel {
     pub(crate) fn program_runs(&self) -> Option<Vec<ProgramRuns>> {
         runs(&self.ebpf, self.timing.as_ref())
     }
+
+    /// Runs that the kernel skipped, of each program that is loaded. It lets no program begin on a CPU on which it runs
+    /// already: an interrupt that comes within `arrival_tp` and delivers to another socket goes unseen.
+    pub(crate) fn program_skips(&self) -> Vec<ProgramSkips> {
+        let skips = self.ebpf.programs().filter_map(|(name, program)| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            Some(ProgramSkips { program: name.to_owned(), runs: skipped(&info)? })
+        });
+        let mut skips: Vec<ProgramSkips> = skips.collect();
+        skips.sort_by(|a, b| a.program.cmp(&b.program));
+        skips
+    }
+}
+
+/// From what /proc says of a program; kernels before 5.12 do not say it.
+fn skipped(info: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// Runs and time of each program that is loaded; `None` while nobody is known to have switched the account on.
@@ -56,4 +75,16 @@ fn runs(ebpf: &Ebpf, timing: Option<&Timing>) -> Option<Vec<ProgramRuns>> {
     let mut runs: Vec<ProgramRuns> = runs.collect();
     runs.sort_by(|a, b| a.program.cmp(&b.program));
     Some(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::skipped;
+
+    #[test]
+    fn skipped_runs_are_read_where_the_kernel_tells_of_them() {
+        let info = "prog_type:\t26\nmemlock:\t4096\nrun_cnt:\t0\nrecursion_misses:\t3\nverified_insns:\t9\n";
+        assert_eq!(skipped(info), Some(3));
+        assert_eq!(skipped("prog_type:\t26\nrun_cnt:\t0\n"), None);
+    }
 }

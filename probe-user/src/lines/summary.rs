@@ -13,7 +13,7 @@ use super::parts::{bar, verdict};
 use super::proposal::named;
 use super::{duration, sid};
 use crate::clock::WallClock;
-use crate::model::{FollowerReport, Report, Vantage};
+use crate::model::{FollowerReport, ProgramSkips, Report, Vantage};
 
 /// The summary as one JSON object.
 pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
@@ -37,6 +37,7 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "links_refused": report.probe.links_refused,
         "threads_refused": report.probe.threads_refused,
         "flushes_lost": report.probe.flushes_lost,
+        "runs_skipped": report.probe.skips.iter().map(|skips| skips.runs).sum::<u64>(),
     })
     .to_string()
 }
@@ -151,6 +152,11 @@ pub(crate) fn summary_text(report: &Report) -> String {
     }
     if report.probe.flushes_lost > 0 {
         push(format!("{} flushes could not be remembered: log counts as process", report.probe.flushes_lost));
+    }
+    for ProgramSkips { program, runs } in report.probe.skips.iter().filter(|skips| skips.runs > 0) {
+        push(format!(
+            "{runs} runs of {program} were skipped by the kernel, which was in it already on that CPU: what they had seen is missing"
+        ));
     }
     text
 }

@@ -1,5 +1,5 @@
-//! What each program of the kernel side costs: the kernel's account in, two counters out. Absent while the
-//! kernel keeps no account.
+//! What each program of the kernel side costs: the kernel's account in, two counters out, which are absent while the
+//! kernel keeps no account. And how often the kernel skipped it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use crate::model::ProgramRuns;
+use crate::model::{ProgramRuns, ProgramSkips};
 
 /// Writes both families.
 pub(super) fn encode(programs: &[ProgramRuns], e: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -27,12 +27,24 @@ pub(super) fn encode(programs: &[ProgramRuns], e: &mut DescriptorEncoder<'_>) ->
     Ok(())
 }
 
+/// Writes the family of skipped runs.
+pub(super) fn encode_skips(skips: &[ProgramSkips], e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help =
+        "Runs of the program that the kernel skipped because it was in it already on that CPU, in runs.";
+    let name = "termite_probe_program_runs_skipped";
+    let mut metric = e.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for one in skips {
+        super::count(&mut metric, &[("program", one.program.as_str())], one.runs)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use crate::metrics::{Format, Probe, encode};
-    use crate::model::{ProbeReport, ProgramRuns, Report};
+    use crate::model::{ProbeReport, ProgramRuns, ProgramSkips, Report};
 
     fn exposition(programs: Option<Vec<ProgramRuns>>) -> String {
         let probe = ProbeReport { programs, ..ProbeReport::default() };
@@ -50,6 +62,19 @@ mod tests {
 
     #[test]
     fn without_an_account_there_is_no_family() {
-        assert!(!exposition(None).contains("termite_probe_program"));
+        let text = exposition(None);
+        for family in ["termite_probe_program_seconds", "termite_probe_program_runs_total"] {
+            assert!(!text.contains(family), "{text}");
+        }
+    }
+
+    #[test]
+    fn skipped_runs_are_counted_without_an_account() {
+        let skips = vec![ProgramSkips { program: "arrival_tp".to_owned(), runs: 2 }];
+        let probe = ProbeReport { skips, ..ProbeReport::default() };
+        let report = Report { probe, ..Report::default() };
+        let text = encode(&report, Probe::default(), Format::OpenMetrics).unwrap();
+        let line = "termite_probe_program_runs_skipped_total{program=\"arrival_tp\"} 2\n";
+        assert!(text.contains(line), "{text}");
     }
 }

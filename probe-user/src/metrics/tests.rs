@@ -218,6 +218,7 @@ fn the_probe_tells_about_itself() {
             emitted: [1, 2, 3, 4, 11, 12],
             lost: [5, 6, 7, 8, 13, 14],
             programs: None,
+            skips: Vec::new(),
             links_refused: 9,
             threads_refused: 15,
             flushes_lost: 16,

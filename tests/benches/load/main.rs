@@ -58,6 +58,7 @@ fn measure(millis: u64) -> Result<String> {
         "CPU of the generator for a proposal",
         "counted at each end",
         "expired at both",
+        "runs skipped",
         "records asked for",
         "emitted",
         "lost",
@@ -99,14 +100,14 @@ fn row(plan: &Plan, watcher: Watcher, trial: &Trial) -> Result<Vec<String>> {
         format!("{:.2} µs", 1e6 * trial.cpu_seconds / tally.proposals() as f64),
     ];
     match &trial.probe {
-        None => row.resize(11, String::new()),
+        None => row.resize(12, String::new()),
         Some(cost) => {
             ensure!(cost.resident < RESIDENT_BYTES, "{} bytes are resident", cost.resident);
             ensure!(
                 cost.stated.is_none_or(|stated| cost.maps <= stated),
                 "the maps take more than is stated"
             );
-            row.extend([tally.proposals().to_string(), cost.expired.to_string()]);
+            row.extend([tally.proposals(), cost.expired, cost.skipped].map(|count| count.to_string()));
             let records = match watcher {
                 Watcher::Trace => [cost.asked, cost.emitted, cost.lost].map(|count| count.to_string()),
                 _ => Default::default(),
