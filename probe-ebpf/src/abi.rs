@@ -97,6 +97,8 @@ pub struct Offsets {
     pub task_state: u32,
     /// `task_struct.jobctl`: u64.
     pub task_jobctl: u32,
+    /// `task_struct.sched_info.run_delay`: waits for a CPU so far, ns, u64; 0 where the kernel does not count them.
+    pub task_run_delay: u32,
     /// `task_struct.sched_task_group`: pointer; 0 where control groups have no quota.
     pub task_group: u32,
     /// `task_group.parent`: pointer; 0 as above.
@@ -437,7 +439,7 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 39 * 4);
+    assert!(size_of::<Offsets>() == 40 * 4);
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Process>() == 32);
     assert!(size_of::<ProposalRecord>() == 248);

@@ -102,6 +102,8 @@ pub struct Woken {
     pub at: u64,
     /// The last wake that came before the thread was seen to sleep, monotonic ns.
     pub early_at: u64,
+    /// What the kernel had counted by then of the thread's waits for a CPU (`sched_info.run_delay`), ns.
+    pub run_delay_ns: u64,
     /// One of [`by`].
     pub by: u32,
     /// Thread id of the waker.
@@ -200,6 +202,7 @@ impl Thread {
         woken: Woken {
             at: 0,
             early_at: 0,
+            run_delay_ns: 0,
             by: by::NOBODY,
             tid: 0,
             carried_from: 0,
@@ -291,8 +294,36 @@ impl Thread {
         self.history.keep(self.since, &self.sums);
     }
 
-    /// The thread runs although no switch gave it a CPU: some kernels leave a few of a thousand switches untraced. The
-    /// sleep before is known where its wake was seen; how long the thread then waited and ran is not.
+    /// When was a thread that slept given the CPU on which it runs `now`, although no switch was seen? Some kernels
+    /// leave a few of a thousand untraced; what they count of its waits, `run_delay_ns` by now, tells. 0 when it cannot be told.
+    #[inline(always)]
+    #[must_use]
+    pub fn arrived_at(&self, now: u64, run_delay_ns: u64) -> u64 {
+        let runnable_since = self.runnable_since(now);
+        if !self.is_asleep() || runnable_since == 0 {
+            return 0;
+        }
+        let waited = run_delay_ns.wrapping_sub(self.woken.run_delay_ns);
+        if waited <= now.saturating_sub(runnable_since) { runnable_since + waited } else { 0 }
+    }
+
+    /// When did the open sleep end? 0 when no wake was seen.
+    #[inline(always)]
+    fn runnable_since(&self, now: u64) -> u64 {
+        let seen = self.woken.at >= self.since && self.woken.at <= now;
+        // A wake on another CPU can come while the thread is still on its way to sleep.
+        let early = self.since.wrapping_sub(self.woken.early_at) < EARLY_NS;
+        if seen {
+            self.woken.at
+        } else if early {
+            self.since
+        } else {
+            0
+        }
+    }
+
+    /// The thread runs although no switch gave it a CPU, and nobody can tell since when. The sleep before is known where
+    /// its wake was seen.
     #[inline(never)]
     fn catch_up(&mut self, now: u64) {
         if self.is_asleep() && self.woken.at >= self.since && self.woken.at <= now {
@@ -337,14 +368,9 @@ impl Thread {
             let mut throttled_ns = self.overlay.throttled_ns;
             if self.is_asleep() {
                 let seen = self.woken.at >= began_at && self.woken.at <= now;
-                // A wake on another CPU can come while the thread is still on its way to sleep.
-                let early = began_at.wrapping_sub(self.woken.early_at) < EARLY_NS;
-                runnable_since = if seen {
-                    self.woken.at
-                } else if early {
-                    began_at
-                } else {
-                    now
+                runnable_since = match self.runnable_since(now) {
+                    0 => now,
+                    known => known,
                 };
                 if seen {
                     throttled_ns = self.woken.overlay.throttled_ns;

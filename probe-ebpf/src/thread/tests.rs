@@ -296,6 +296,37 @@ fn work_goes_away_from_the_reader() {
     assert!(!sync.thread.takes_work_of(agent.thread.hand), "it gives a lock back");
 }
 
+/// The switch to the thread was not seen; the kernel's count of its waits was.
+#[test]
+fn an_unseen_switch_is_told_from_the_wait_that_the_kernel_counted() {
+    let sleep = |w: &mut Watched| {
+        w.thread.switch_out(BORN + 100, state::SLEEP, &Overlay::default());
+        w.thread.woken = Woken { at: BORN + 700, run_delay_ns: 5_000, ..w.thread.woken };
+    };
+    let mut w = Watched::new(7);
+    sleep(&mut w);
+    let at = w.thread.arrived_at(BORN + 1000, 5_050);
+    assert_eq!(at, BORN + 750);
+    w.thread.switch_in(at, &Overlay::default());
+    w.thread.settle(BORN + 1000, 0);
+    let mut expected = [0; cause::COUNT];
+    (expected[cause::ON_CPU], expected[cause::SLEEP], expected[cause::RUN_QUEUE]) = (350, 600, 50);
+    assert_eq!(w.parts(BORN, BORN + 1000), expected);
+    // What cannot be is not believed: a longer wait than there was time, and a count that went backwards.
+    let mut w = Watched::new(7);
+    sleep(&mut w);
+    assert_eq!((w.thread.arrived_at(BORN + 1000, 5_301), w.thread.arrived_at(BORN + 1000, 4_999)), (0, 0));
+    // Without a wake nobody knows.
+    w.thread.woken.at = 0;
+    assert_eq!(w.thread.arrived_at(BORN + 1000, 5_050), 0);
+    // One that came while the thread was on its way to sleep will do.
+    w.thread.woken.early_at = BORN + 99;
+    assert_eq!(w.thread.arrived_at(BORN + 1000, 5_050), BORN + 150);
+    // A thread that runs has no switch to make up for.
+    w.thread.switch_in(BORN + 150, &Overlay::default());
+    assert_eq!(w.thread.arrived_at(BORN + 1000, 5_050), 0);
+}
+
 #[test]
 fn a_sleep_before_a_lock_stays_a_sleep() {
     let mut w = Watched::new(7);

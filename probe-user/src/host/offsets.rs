@@ -65,6 +65,7 @@ const NAMESPACE: &str = "telling connections of different network namespaces apa
 const ARRIVAL: &str = "the instant at which a proposal's last byte arrived";
 const POSITION: &str = "placing the bytes of a call in the stream";
 const PATH: &str = "telling the network from the other node at the leader";
+const UNSEEN: &str = "telling how long a thread waited whose switch the kernel did not trace";
 const CALL: &str = "reading the packet heads of a socket call";
 
 const THREAD: &str = "telling the threads of a server apart";
@@ -104,6 +105,7 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     field("task_struct", "flags", 4, WAIT, |o| &mut o.task_flags),
     field("task_struct", "__state", 4, WAIT, |o| &mut o.task_state),
     field("task_struct", "jobctl", 8, WAIT, |o| &mut o.task_jobctl),
+    optional("task_struct", "sched_info.run_delay", 8, UNSEEN, |o| &mut o.task_run_delay),
     optional("task_struct", "sched_task_group", 8, QUOTA, |o| &mut o.task_group),
     optional("task_group", "parent", 8, QUOTA, |o| &mut o.group_parent),
     optional("task_group", "cfs_bandwidth.quota", 8, QUOTA, |o| &mut o.group_quota),
@@ -168,7 +170,7 @@ pub(crate) fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
             Err(BtfError::NoMember { .. } | BtfError::NoType { .. })
                 if matches!(field.kind, Kind::Optional(_)) =>
             {
-                without_quota = true;
+                without_quota |= field.needed_for == QUOTA;
             }
             Err(error) => lost.push(lost_field(field, &error)),
         }

@@ -157,6 +157,7 @@ extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
     let Some(thread) = threads::current(Task { tgid: link.identity.tgid, tid: call.tid }, call.now) else {
         return 1;
     };
+    threads::wake_up(thread, call.now);
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let thread = unsafe { &mut *thread };
     if learner {

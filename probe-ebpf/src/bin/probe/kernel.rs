@@ -47,6 +47,7 @@ pub static OFFSETS: Offsets = Offsets {
     task_flags: 0,
     task_state: 0,
     task_jobctl: 0,
+    task_run_delay: 0,
     task_group: 0,
     group_parent: 0,
     group_quota: 0,

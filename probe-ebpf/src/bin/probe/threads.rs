@@ -158,10 +158,43 @@ pub fn set_mode(task: Task, bit: u32, on: bool, now: u64) {
         return;
     }
     let Some(thread) = find(task.tid) else { return };
+    wake_up(thread, now);
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let thread = unsafe { &mut *thread };
     thread.settle(now, irq_ns(now));
     thread.mode = if on { thread.mode | bit } else { thread.mode & !bit };
+}
+
+/// To be called before the clock of the current thread is used: makes up for a switch that was not seen.
+#[inline(always)]
+pub fn wake_up(thread: *mut Thread, now: u64) {
+    // SAFETY: a word of a live map value.
+    let (state, tid) = unsafe { ((&raw const (*thread).state).read_volatile(), (*thread).tid) };
+    if state != state::RUNNING {
+        make_up(tid.into(), now);
+    }
+}
+
+/// Gives the clock of the current thread the switch that was not seen, if it can be told when that was.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_up(tid: u64, now: u64) -> u64 {
+    let (place, Some(thread)) = (offset!(task_run_delay), find(tid as u32)) else { return 1 };
+    if place == 0 {
+        return 1;
+    }
+    // SAFETY: a map value lives as long as the map; the thread is the current one.
+    let thread = unsafe { &mut *thread };
+    let task = TaskStruct::current();
+    let at = thread.arrived_at(now, task.load(place));
+    if at == 0 {
+        return 1;
+    }
+    let mut overlay = Overlay { irq_ns: irq_ns(now), ..Overlay::default() };
+    overlay.throttled_ns = throttled_ns(thread, task, now, at.saturating_sub(thread.woken.at));
+    thread.switch_in(at, &overlay);
+    thread.missed += 1;
+    0
 }
 
 /// The thread ends: its slot is free.

@@ -61,9 +61,10 @@ fn switch_tp(ctx: BtfTracePointContext) -> i32 {
 #[inline(never)]
 fn switched_out(task: TaskStruct, preempted: u32, task_state: u32) -> i32 {
     let Some(thread) = threads::find(task.tid()) else { return 0 };
+    let now = now();
+    threads::wake_up(thread, now);
     // SAFETY: a map value lives as long as the map; this CPU's scheduler alone has the task.
     let thread = unsafe { &mut *thread };
-    let now = now();
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     let state = if preempted == 1 || task_state == 0 {
         overlay.throttled_ns = threads::throttled_ns(thread, task, now, 0);
@@ -192,6 +193,10 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
     // SAFETY: a map value lives as long as the map; the scheduler lets one waker at a time do this.
     let thread = unsafe { &mut *thread };
     let now = now();
+    let run_delay = offset!(task_run_delay);
+    if run_delay != 0 {
+        thread.woken.run_delay_ns = task.load(run_delay);
+    }
     if !thread.is_asleep() {
         thread.woken.early_at = now;
         return 0;
@@ -232,6 +237,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
         }
     }
     let Some(hand) = threads::waker(waker, now) else { return };
+    threads::wake_up(hand, now);
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
     if !thread.takes_work_of(hand.hand) {
