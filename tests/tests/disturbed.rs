@@ -18,7 +18,7 @@ use termite_probe_tests::{poll, scene};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long user space stands still. The ring is full after a second or two, so more of the same follows.
-const STANDSTILL: Duration = Duration::from_secs(5);
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// Servers that end before they have begun.
 const STILLBORN: u64 = 40;
 /// Proposals that may be under way between two looks at the two ends of a connection.
