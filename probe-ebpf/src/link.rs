@@ -66,8 +66,8 @@ pub struct Handed {
     pub last_at: u64,
     /// Sequence number at which the last turn began.
     pub last_seq: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// At the leader: the thread that sent last, whose clock was seen to.
+    pub sender: u32,
 }
 
 /// A connection's state: the value of the link map.
@@ -246,7 +246,7 @@ impl Link {
         epoch: 0,
         drained: 0,
         ping_at: 0,
-        handed: Handed { first_at: 0, last_at: 0, last_seq: 0, reserved: 0 },
+        handed: Handed { first_at: 0, last_at: 0, last_seq: 0, sender: 0 },
         window: Window::NEW,
         arrivals: Arrivals { head: 0, tail: 0, merged: 0 },
         counts: Counts::ZERO,

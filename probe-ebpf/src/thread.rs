@@ -66,6 +66,15 @@ pub mod by {
     pub const VM: u32 = 3;
 }
 
+/// What a thread's clock is for: bits of [`Thread::path`].
+pub mod path {
+    /// At a learner: it reads proposals or sends ACKs, or hands work over to one that does.
+    pub const LEARNER: u32 = 1;
+    /// At the leader: it sends proposals, or wakes one that does, however many wakes away. What holds these up delays no
+    /// proposal that was sent, but every write: a stall of the leader is told by them alone.
+    pub const LEADER: u32 = 2;
+}
+
 /// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch, ns.
 const EARLY_NS: u64 = 50_000;
 
@@ -134,7 +143,7 @@ pub struct Thread {
     pub hand: u32,
     /// Index of its process's safepoint clock plus one; 0 when there is none.
     pub jvm: u32,
-    /// 1 when it is on a proposal's path at a learner: it reads proposals or sends ACKs, or hands work to one that does.
+    /// Bits of [`path`].
     pub path: u32,
     /// Begin of the open segment, monotonic ns.
     pub since: u64,

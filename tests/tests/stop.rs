@@ -1,12 +1,13 @@
 //! A server that is stopped for 150 ms each second: it and only it is named, with the true delay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::agreement::Window;
 use termite_probe_tests::ensemble::{Ensemble, Spec, require_host};
-use termite_probe_tests::fault::{Span, Stops};
+use termite_probe_tests::fault::{Fault, Neighbour, Span, Stops, Throttle};
+use termite_probe_tests::judgement::{Injection, Place, Score, Stop, judge};
 use termite_probe_tests::load::{Load, Plan};
 use termite_probe_tests::probe::{Proposal, Run, Stall, Vantage};
 use termite_probe_tests::scene::Scene;
@@ -85,6 +86,38 @@ fn a_stopped_leader_is_its_own_stall_and_no_followers_delay() -> Result<()> {
     let charged = trace.proposals.iter().filter(charged).count();
     // The machine is shared: another stall may meet a stop.
     ensure!(charged <= 2, "{charged} proposals are charged with the leader's stops");
+    Ok(())
+}
+
+/// A leader that gets no CPU delays no proposal that it has sent, and holds up all that it would: its own threads tell.
+#[test]
+fn a_leader_without_cpu_is_its_own_stall() -> Result<()> {
+    let faults: [Box<dyn Fault>; 2] = [Box::new(Neighbour), Box::new(Throttle)];
+    faults.iter().try_for_each(|fault| check_leader(fault.as_ref()))
+}
+
+fn check_leader(fault: &dyn Fault) -> Result<()> {
+    let ensemble = Ensemble::start(&fault.prepare(Spec::voters(3))?)?;
+    let leader = ensemble.leader()?;
+    let probe = Run::trace(&[])?;
+    let client = ensemble.client(*ensemble.followers()?.first().context("no follower")?)?;
+    let load = Load::start(vec![client], Plan::steady(400, Duration::from_secs(120)))?;
+    let episodes = fault.inject(&ensemble, leader, STOP, STOP * 3, TIMES)?;
+    load.stop()?;
+    ensemble.settled_zxid()?;
+    let trace = probe.interrupt()?.trace()?;
+
+    let (place, expected, faulted) = (Place::Leader, fault.expected(), BTreeSet::from([leader]));
+    let stops: Vec<Stop> = trace.stalls.iter().map(Stop::from).collect();
+    let findings = episodes.into_iter().map(|episode| {
+        let injection = Injection { fault: fault.name(), place, expected, episode };
+        judge(&injection, &faulted, &trace.proposals, &stops)
+    });
+    let score = Score::of(&findings.collect::<Vec<_>>());
+    println!("{} in the leader: {:?} of {}", fault.name(), score.verdicts, score.stalls);
+    ensure!(score.stalls >= usize::try_from(TIMES)?, "{} stalls", score.stalls);
+    // The machine is shared: another stall may meet one of them.
+    ensure!(score.right_cause + 1 >= score.stalls, "{}: {:?}", fault.name(), score.verdicts);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use core::hint::black_box;
 use probe_ebpf::abi::{HeartbeatRecord, flag, kind, side, wire};
 use probe_ebpf::cause::Parts;
 use probe_ebpf::link::{Effect, Link, Rings};
-use probe_ebpf::thread::{Clock, Thread};
+use probe_ebpf::thread::{Clock, Thread, path};
 use probe_ebpf::zab;
 
 use crate::emit::emit;
@@ -141,11 +141,11 @@ fn find_flush(link: &mut Link) {
 }
 
 /// Brings the clock of the current thread up to the call that it makes on the link in `slot`, once for each call. A thread that
-/// reads proposals or ACKs or sends ACKs gets one if it has none. Who reads proposals is the first of the hands through which
+/// reads proposals or ACKs or sends either gets one if it has none. Who reads proposals is the first of the hands through which
 /// they go.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
+pub extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
     let Some(at) = link(slot) else { return 1 };
     // SAFETY: as in `packet`.
     let link = unsafe { &mut *at.link };
@@ -161,10 +161,12 @@ extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
     // SAFETY: a map value lives as long as the map; the thread is the current one.
     let thread = unsafe { &mut *thread };
     if learner {
-        thread.path = 1;
+        thread.path |= path::LEARNER;
         if incoming == 1 {
             thread.hand = 1;
         }
+    } else if incoming == 0 {
+        thread.path |= path::LEADER;
     }
     thread.settle(call.now, threads::irq_ns(call.now));
     call.thread = thread.slot_plus_one;

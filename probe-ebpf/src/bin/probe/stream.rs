@@ -4,7 +4,7 @@ use crate::atomic;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user};
 use core::ffi::c_void;
 use core::hint::black_box;
-use probe_ebpf::abi::{change, counter};
+use probe_ebpf::abi::{change, counter, side};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Source, Turn, trust};
 use probe_ebpf::link::{Call, Link};
 
@@ -109,6 +109,10 @@ pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span) -> u64 {
     }
     link.calls[incoming as usize] = Call { now, incoming: incoming as u32, tid: task.tid, ..Call::default() };
     locate(link.framer(incoming), span.bytes);
+    if !incoming && link.identity.side == side::LEADER && link.handed.sender != task.tid {
+        link.handed.sender = task.tid;
+        charge::clock(at.slot.into(), 0);
+    }
     at.slot as u64 + 1
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{STACK_FRAMES, SegmentRecord, kind};
 use probe_ebpf::cause;
 use probe_ebpf::names::{VM_THREAD, is_internal};
-use probe_ebpf::thread::{Overlay, Segment, Thread, by, mode, state};
+use probe_ebpf::thread::{Overlay, Segment, Thread, by, mode, path, state};
 
 use crate::charge;
 use crate::emit::{lost, submit};
@@ -240,6 +240,7 @@ fn woken_by(thread: &mut Thread, waker: Task, now: u64) {
     threads::wake_up(hand, now);
     // SAFETY: as above; the waker's clock is its own, and it is in this very hook.
     let hand = unsafe { &mut *hand };
+    hand.path |= thread.path & path::LEADER;
     if !thread.takes_work_of(hand.hand) {
         return;
     }
