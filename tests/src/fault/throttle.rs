@@ -15,8 +15,11 @@ use crate::probe::Vantage;
 
 /// What the server may use of each period.
 const QUOTA_MS: u64 = 4;
-/// The longest period that the kernel takes: a new one seldom begins within an episode.
+/// The longest period that the kernel takes.
 const PERIOD_US: &str = "1000000";
+/// Its timer goes on for a period after the quota is taken away, and only then the next one begins with its episode. Else a
+/// period may begin within one, and what the group counts is two stalls.
+const PERIOD: Duration = Duration::from_millis(1050);
 
 /// A quota that is used up at once, until it is taken away. For less than a second, the longest period.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +53,8 @@ impl Fault for Throttle {
         let _pinned = Pinned::to(pid, &all.split()?.0, all)?;
         let group = Group::around("cpu", pid, |group| group.write("cpu.cfs_period_us", PERIOD_US))?;
         // Threads that are seen in their new group for the first time at the end of a wait have no begin of it.
-        std::thread::sleep(gap);
-        repeat(times, gap, || {
+        std::thread::sleep(gap.max(PERIOD));
+        repeat(times, gap.max(PERIOD), || {
             let before_ns = group.counter("cpu.stat", "throttled_time")?;
             let span = throttle(&group, &agent, size)?;
             let truth_ns = group.counter("cpu.stat", "throttled_time")? - before_ns;
