@@ -7,6 +7,7 @@
 //! silent skip.
 
 pub mod agreement;
+pub mod bpf;
 pub mod capture;
 pub mod container;
 pub mod demo;
@@ -17,8 +18,6 @@ pub mod flood;
 pub mod holdings;
 pub mod http;
 pub mod judgement;
-pub mod kernel_maps;
-pub mod kernel_objects;
 pub mod load;
 pub mod machine;
 pub mod markdown;

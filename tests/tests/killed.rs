@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use termite_probe_tests::bpf::objects::{Object, held_by};
 use termite_probe_tests::demo::Demo;
 use termite_probe_tests::ensemble::require_host;
-use termite_probe_tests::kernel_objects::{Object, held_by};
 use termite_probe_tests::poll;
 use termite_probe_tests::probe::{self, Run, Serve};
 

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::fleet::{Fleet, wait_for};
 use super::threads::Churn;
+use crate::bpf::maps::Maps;
 use crate::ensemble::{Ensemble, Spec};
 use crate::exposition::values;
 use crate::flood::{Actor, Role};
-use crate::kernel_maps::Maps;
 use crate::watching::Watching;
 
 /// One that the kernel chooses: never a quorum port of these servers.

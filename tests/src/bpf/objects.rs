@@ -6,12 +6,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use anyhow::{Context as _, Result};
 
-/// A kind of object: its line in /proc/PID/fdinfo, and the command of bpf(2) that opens it by its id (`enum bpf_cmd`).
-const KINDS: [(&str, libc::c_int); 3] = [("prog_id:", 13), ("map_id:", 14), ("link_id:", 30)];
+use super::{command, open};
+
+/// A kind of object: its line in /proc/PID/fdinfo, and the command that opens it by its id.
+const KINDS: [(&str, u32); 3] = [
+    ("prog_id:", command::PROG_GET_FD_BY_ID),
+    ("map_id:", command::MAP_GET_FD_BY_ID),
+    ("link_id:", command::LINK_GET_FD_BY_ID),
+];
 
 /// An object: the index of its kind, and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,20 +44,10 @@ impl Object {
     /// Whether the kernel still has it.
     pub fn is_there(self) -> Result<bool> {
         let (name, command) = KINDS[self.kind];
-        // The kernel takes the rest of its `union bpf_attr` for zero: which one next, and flags.
-        let id = [self.id, 0, 0];
-        // SAFETY: the kernel reads the twelve bytes of `id`, which outlives the call.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, id.as_ptr(), size_of_val(&id)) };
-        match RawFd::try_from(result) {
-            Ok(fd) if fd >= 0 => {
-                // SAFETY: the call before succeeded, so this is a fresh descriptor that nobody else owns.
-                drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                Ok(true)
-            }
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                error => Err(error).with_context(|| format!("cannot look for {name} {}", self.id)),
-            },
+        match open(command, self.id) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot look for {name} {}", self.id)),
         }
     }
 }

@@ -4,24 +4,12 @@
 //! Deliberately absent: the layouts of values, but for the first word of one.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
+use super::{call, command, open};
 use crate::holdings;
-
-/// Commands of bpf(2), include/uapi/linux/bpf.h.
-mod command {
-    pub const MAP_LOOKUP_ELEM: u32 = 1;
-    pub const MAP_GET_NEXT_KEY: u32 = 4;
-    pub const MAP_GET_FD_BY_ID: u32 = 14;
-    pub const OBJ_GET_INFO_BY_FD: u32 = 15;
-    pub const MAP_LOOKUP_AND_DELETE_ELEM: u32 = 21;
-}
-
-/// The first words of `union bpf_attr`; the kernel takes the rest as zeros.
-#[repr(C, align(8))]
-struct Attributes([u64; 8]);
 
 /// The begin of `struct bpf_map_info`.
 #[repr(C, align(8))]
@@ -111,13 +99,10 @@ impl Maps {
 
 impl Map {
     fn open(id: u32) -> Result<Self> {
-        let fd = bpf(command::MAP_GET_FD_BY_ID, &mut [id.into()])
-            .with_context(|| format!("cannot open map {id}"))?;
-        // SAFETY: the call has just made this descriptor for us.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = open(command::MAP_GET_FD_BY_ID, id).with_context(|| format!("cannot open map {id}"))?;
         let mut info = Info::default();
         let first = u64::from(fd_number(&fd)) | (size_of::<Info>() as u64) << 32;
-        bpf(command::OBJ_GET_INFO_BY_FD, &mut [first, &raw mut info as u64])
+        call(command::OBJ_GET_INFO_BY_FD, &mut [first, &raw mut info as u64])
             .context("cannot ask about a map")?;
         let name = String::from_utf8_lossy(&info.name);
         Ok(Self {
@@ -140,14 +125,14 @@ impl Map {
 
     fn lookup(&self, key: u32, value: &mut [u8]) -> Result<()> {
         let mut words = [fd_number(&self.fd).into(), &raw const key as u64, value.as_mut_ptr() as u64, 0];
-        bpf(command::MAP_LOOKUP_ELEM, &mut words)
+        call(command::MAP_LOOKUP_ELEM, &mut words)
             .with_context(|| format!("cannot read entry {key} of {}", self.name))?;
         Ok(())
     }
 
     fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<bool> {
         let key = key.map_or(0, |key| key.as_ptr() as u64);
-        is_there(bpf(
+        is_there(call(
             command::MAP_GET_NEXT_KEY,
             &mut [fd_number(&self.fd).into(), key, next.as_mut_ptr() as u64],
         ))
@@ -155,7 +140,7 @@ impl Map {
 
     fn pop(&self, value: &mut [u8]) -> Result<bool> {
         let mut words = [fd_number(&self.fd).into(), 0, value.as_mut_ptr() as u64, 0];
-        is_there(bpf(command::MAP_LOOKUP_AND_DELETE_ELEM, &mut words))
+        is_there(call(command::MAP_LOOKUP_AND_DELETE_ELEM, &mut words))
     }
 }
 
@@ -169,17 +154,4 @@ fn is_there(result: io::Result<i32>) -> Result<bool> {
 
 fn fd_number(fd: &OwnedFd) -> u32 {
     fd.as_raw_fd().unsigned_abs()
-}
-
-/// The system call; a pointer among the words must be good for what the command reads and writes there.
-fn bpf(command: u32, words: &mut [u64]) -> io::Result<i32> {
-    let mut attributes = Attributes([0; 8]);
-    attributes.0[..words.len()].copy_from_slice(words);
-    // SAFETY: the callers above pass buffers of the sizes that the map itself has, alive during the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<Attributes>()) };
-    match i32::try_from(result) {
-        Ok(result) if result >= 0 => Ok(result),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
