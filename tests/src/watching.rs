@@ -20,6 +20,9 @@ use crate::{holdings, http, net, probe};
 const READY_PATIENCE: Duration = Duration::from_secs(120);
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The programs that note arrivals, of which one is in use.
+const ARRIVALS: [&str; 2] = ["arrival_tp", "arrival_fentry"];
+
 /// A running probe.
 #[derive(Debug)]
 pub struct Watching {
@@ -73,7 +76,7 @@ pub struct End {
     pub seen: Vec<Seen>,
     /// Of `trace` alone.
     pub records: Option<Records>,
-    /// Runs of its programs that the kernel skipped: so many instants at most were not seen.
+    /// Runs of its arrival program that the kernel skipped: so many arrivals at most were not seen.
     pub skipped: u64,
 }
 
@@ -165,8 +168,13 @@ impl Watching {
         let lines = lines.map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
         match metrics {
             Some(metrics) => {
-                let skipped = values(&metrics, "termite_probe_program_runs_skipped_total", &[]);
-                let skipped = skipped.into_iter().sum::<f64>() as u64;
+                let arrivals = ARRIVALS.map(|program| {
+                    let own = [("program", program.to_owned())];
+                    values(&metrics, "termite_probe_program_runs_skipped_total", &own)
+                        .into_iter()
+                        .sum::<f64>()
+                });
+                let skipped = arrivals.into_iter().sum::<f64>() as u64;
                 Ok(End { seen: Seen::of_metrics(&metrics, ensemble), records: None, skipped })
             }
             None => lines.end(),
@@ -205,7 +213,10 @@ impl Lines {
         let count = |name: &str| records[name].as_u64().with_context(|| format!("no {name} in {records}"));
         Ok(End {
             seen: Seen::of_summary(summary)?,
-            skipped: summary["runs_skipped"].as_u64().context("no count of skipped runs")?,
+            skipped: {
+                let skips = summary["runs_skipped"].as_object().context("no count of skipped runs")?;
+                ARRIVALS.iter().filter_map(|program| skips.get(*program)?.as_u64()).sum()
+            },
             records: Some(Records {
                 emitted: count("emitted")?,
                 lost: count("lost")?,

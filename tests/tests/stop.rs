@@ -1,4 +1,4 @@
-//! A server that is stopped for 150 ms each second: it and only it is named, with the true delay.
+//! A server that is stopped, or gets no CPU, for 150 ms again and again: it and only it is named, with the true delay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

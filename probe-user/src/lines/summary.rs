@@ -28,6 +28,9 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
             ((*name).to_owned(), counts)
         })
         .collect();
+    let skips = report.probe.skips.iter().filter(|skips| skips.runs > 0);
+    let skips: serde_json::Map<_, _> =
+        skips.map(|skips| (skips.program.clone(), serde_json::json!(skips.runs))).collect();
     serde_json::json!({
         "kind": "summary",
         "at": clock.rfc3339(now),
@@ -37,7 +40,7 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "links_refused": report.probe.links_refused,
         "threads_refused": report.probe.threads_refused,
         "flushes_lost": report.probe.flushes_lost,
-        "runs_skipped": report.probe.skips.iter().map(|skips| skips.runs).sum::<u64>(),
+        "runs_skipped": skips,
     })
     .to_string()
 }

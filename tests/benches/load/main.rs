@@ -58,7 +58,7 @@ fn measure(millis: u64) -> Result<String> {
         "CPU of the generator for a proposal",
         "counted at each end",
         "expired at both",
-        "runs skipped",
+        "arrivals skipped",
         "records asked for",
         "emitted",
         "lost",

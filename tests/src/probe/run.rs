@@ -218,7 +218,7 @@ pub struct Trace {
 impl Trace {
     /// Fails if too much of the delays has no cause. At the followers' vantage: at the leader's all that is not the
     /// network's is the other node's. Servers of others are not judged: nobody here knows what is done to them. Some kernels
-    /// leave a switch in a thousand untraced: what one of these hides from all proposals of a burst counts once, and one of
+    /// leave some switches untraced: what one of these hides from all proposals of a burst counts once, and one of
     /// ordinary length is forgiven.
     fn check_explained(&self, percent: u64) -> Result<()> {
         let here = self

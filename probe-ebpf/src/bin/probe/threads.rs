@@ -1,5 +1,5 @@
-//! From a thread id to its clock: found by a bit and a small set, given to a thread when it first reads proposals or ACKs, sends
-//! an ACK or is named for it, or wakes one that is on a learner's path.
+//! From a thread id to its clock: found by a bit and a small set, given to a thread when it first reads or sends proposals or
+//! ACKs or is named for it, or wakes one that is on a path.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use core::ffi::c_void;
