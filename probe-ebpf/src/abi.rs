@@ -430,6 +430,10 @@ pub mod counter {
     pub const THREADS_REFUSED: u32 = 19;
     /// Not a counter: 1 while no thread gets a clock for waking another.
     pub const WAKERS_FULL: u32 = 20;
+    /// Switches to threads with a clock that were not seen.
+    pub const SWITCHES_MISSED: u32 = 21;
+    /// Instants of clocks that were out of order, and spans that did not add up.
+    pub const CLOCK_DISCARDED: u32 = 22;
     /// How many counters there are.
     pub const COUNT: u32 = 24;
 }

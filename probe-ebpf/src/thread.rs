@@ -145,22 +145,6 @@ pub struct Thread {
     pub jvm: u32,
     /// Bits of [`path`].
     pub path: u32,
-    /// Begin of the open segment, monotonic ns.
-    pub since: u64,
-    /// First argument of that call: the address of the futex, if it is one.
-    pub word: u64,
-    /// The sleeps on that futex that are one wait.
-    pub slices: Slices,
-    /// What is known of its control groups' quotas.
-    pub quota: Quota,
-    /// Overlays at the begin of the open segment.
-    pub overlay: Overlay,
-    /// The wake that ends the open sleep.
-    pub woken: Woken,
-    /// Sums by cause of all closed segments.
-    pub sums: Parts,
-    /// Sums at earlier instants.
-    pub history: History,
     /// Thread id; 0 when the slot is free.
     pub tid: u32,
     /// Its process.
@@ -169,14 +153,30 @@ pub struct Thread {
     pub slot_plus_one: u32,
     /// Explicit padding.
     pub reserved: u32,
+    /// Switches that were not seen, since somebody last asked.
+    pub missed: u32,
+    /// Instants that were out of order, and spans that did not add up and had to be left unexplained, since then.
+    pub discarded: u32,
+    /// Begin of the open segment, monotonic ns.
+    pub since: u64,
+    /// First argument of that call: the address of the futex, if it is one.
+    pub word: u64,
+    /// What is known of its control groups' quotas.
+    pub quota: Quota,
+    /// Overlays at the begin of the open segment.
+    pub overlay: Overlay,
+    /// The sleeps on that futex that are one wait.
+    pub slices: Slices,
+    /// The wake that ends the open sleep.
+    pub woken: Woken,
+    /// Sums by cause of all closed segments.
+    pub sums: Parts,
+    /// Sums at earlier instants.
+    pub history: History,
     /// Its name when the clock began.
     pub comm: [u8; 16],
     /// When the clock began, monotonic ns.
     pub born_at: u64,
-    /// Instants that were out of order, and time that had to be left unexplained for it.
-    pub discarded: u64,
-    /// Switches that were not seen.
-    pub missed: u64,
     /// What a look back is computed in.
     pub scratch: [Parts; 2],
 }
@@ -203,11 +203,17 @@ impl Thread {
         hand: 0,
         jvm: 0,
         path: 0,
+        tid: 0,
+        tgid: 0,
+        slot_plus_one: 0,
+        reserved: 0,
+        missed: 0,
+        discarded: 0,
         since: 0,
         word: 0,
-        slices: Slices::NONE,
         quota: Quota::NONE,
         overlay: Overlay::NONE,
+        slices: Slices::NONE,
         woken: Woken {
             at: 0,
             early_at: 0,
@@ -222,14 +228,8 @@ impl Thread {
         },
         sums: [0; cause::COUNT],
         history: History::EMPTY,
-        tid: 0,
-        tgid: 0,
-        slot_plus_one: 0,
-        reserved: 0,
         comm: [0; 16],
         born_at: 0,
-        discarded: 0,
-        missed: 0,
         scratch: [[0; cause::COUNT]; 2],
     };
 
@@ -371,7 +371,7 @@ impl Thread {
         if self.state == state::UNKNOWN || self.state == state::RUNNING {
             let missed = self.elapsed(now);
             self.charge(cause::UNEXPLAINED, missed);
-            self.missed += u64::from(self.state == state::RUNNING);
+            self.missed += u32::from(self.state == state::RUNNING);
         } else {
             let mut runnable_since = began_at;
             let mut throttled_ns = self.overlay.throttled_ns;

@@ -179,6 +179,10 @@ pub(crate) struct Counters {
     pub(crate) threads_refused: u64,
     /// Flushes that could not be remembered.
     pub(crate) flushes_lost: u64,
+    /// Switches to threads with a clock that were not seen.
+    pub(crate) switches_missed: u64,
+    /// What clocks discarded.
+    pub(crate) clock_discarded: u64,
 }
 
 impl Kernel {
@@ -336,6 +340,8 @@ impl Kernel {
             links_refused: get(counter::LINKS_REFUSED)?,
             threads_refused: get(counter::THREADS_REFUSED)?,
             flushes_lost: get(counter::FLUSHES_LOST)?,
+            switches_missed: get(counter::SWITCHES_MISSED)?,
+            clock_discarded: get(counter::CLOCK_DISCARDED)?,
             ..Counters::default()
         };
         for (index, (emitted, lost)) in counters.emitted.iter_mut().zip(&mut counters.lost).enumerate() {

@@ -314,6 +314,16 @@ impl Exposition {
                 "Flushes of the log that could not be remembered, in flushes.",
                 self.report.flushes_lost,
             ),
+            (
+                "termite_probe_switches_missed",
+                "Switches to threads with a clock that the kernel did not trace, in switches.",
+                self.report.switches_missed,
+            ),
+            (
+                "termite_probe_clock_discarded",
+                "Instants of thread clocks out of order, and spans that did not add up, in occurrences.",
+                self.report.clock_discarded,
+            ),
         ];
         for (name, help, value) in single {
             e.encode_descriptor(name, help, None, MetricType::Counter)?

@@ -223,6 +223,10 @@ pub struct ProbeReport {
     pub threads_refused: u64,
     /// Flushes that could not be remembered.
     pub flushes_lost: u64,
+    /// Times that a thread with a clock ran although no switch to it was traced.
+    pub switches_missed: u64,
+    /// Instants of thread clocks that were out of order, and spans that did not add up: their time is unexplained.
+    pub clock_discarded: u64,
     /// What each program cost; `None` while the kernel does not time programs.
     pub programs: Option<Vec<ProgramRuns>>,
     /// Runs that the kernel skipped; empty where it does not count them (before 5.12).

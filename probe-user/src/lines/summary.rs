@@ -40,6 +40,8 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "links_refused": report.probe.links_refused,
         "threads_refused": report.probe.threads_refused,
         "flushes_lost": report.probe.flushes_lost,
+        "switches_missed": report.probe.switches_missed,
+        "clock_discarded": report.probe.clock_discarded,
         "runs_skipped": skips,
     })
     .to_string()
@@ -155,6 +157,12 @@ pub(crate) fn summary_text(report: &Report) -> String {
     }
     if report.probe.flushes_lost > 0 {
         push(format!("{} flushes could not be remembered: log counts as process", report.probe.flushes_lost));
+    }
+    if report.probe.clock_discarded > 0 {
+        push(format!(
+            "{} times a thread's clock was out of order, and that time is unexplained",
+            report.probe.clock_discarded
+        ));
     }
     for ProgramSkips { program, runs } in report.probe.skips.iter().filter(|skips| skips.runs > 0) {
         push(format!(

@@ -378,10 +378,12 @@ fn the_summary_tells_what_was_lost_and_refused() {
     report.probe.lost[kind::PROPOSAL as usize] = 10;
     report.probe.links_refused = 4;
     report.probe.threads_refused = 5;
+    report.probe.clock_discarded = 6;
     let text = summary_text(&report);
     assert!(text.contains("10 of 100 proposal records were lost"), "{text}");
     assert!(text.contains("4 connections had no free slot"), "{text}");
     assert!(text.contains("5 times a thread on a proposal's path got no clock"), "{text}");
+    assert!(text.contains("6 times a thread's clock was out of order"), "{text}");
     assert!(!text.contains("no record was lost"), "{text}");
 }
 

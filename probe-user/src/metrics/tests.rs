@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    FencePart, FenceReport, FlushReport, FollowerKey, FollowerReport, HookReport, ProgramRuns,
+    FencePart, FenceReport, FlushReport, FollowerKey, FollowerReport, HookReport, ProgramRuns, ProgramSkips,
 };
 use probe_ebpf::cause;
 use probe_ebpf::histogram::{BOUNDS_NS, Histogram};
@@ -222,6 +222,8 @@ fn the_probe_tells_about_itself() {
             links_refused: 9,
             threads_refused: 15,
             flushes_lost: 16,
+            switches_missed: 17,
+            clock_discarded: 18,
             servers: 10,
             fence: fence(),
         },
@@ -236,6 +238,8 @@ fn the_probe_tells_about_itself() {
         ("termite_probe_links_refused_total", 9.0),
         ("termite_probe_threads_refused_total", 15.0),
         ("termite_probe_flushes_lost_total", 16.0),
+        ("termite_probe_switches_missed_total", 17.0),
+        ("termite_probe_clock_discarded_total", 18.0),
         ("termite_probe_servers", 10.0),
         ("termite_probe_ready", 1.0),
         ("termite_probe_hook_info{hook=\"arrival\",variant=\"sk_data_ready\",state=\"attached\"}", 1.0),
@@ -322,7 +326,26 @@ fn flushes_are_told_by_server() {
 /// Series cost: a node of the usual ensemble of five stays below 300.
 #[test]
 fn series_are_few() {
-    let hooks = ["receive", "send", "handed", "arrival", "close", "thread", "flush", "safepoint"];
+    let hooks = [
+        "receive",
+        "send",
+        "handed",
+        "arrival",
+        "acked",
+        "left",
+        "resent",
+        "close",
+        "thread",
+        "flush",
+        "sched",
+        "reclaim",
+        "safepoint",
+    ];
+    let seeing =
+        ["acked_tp", "arrival_tp", "handed_tp", "left_tp", "receive_tp", "send_tp", "switch_tp", "waking_tp"];
+    let programs = seeing.into_iter().chain(["flush_enter_fsync", "close_tp", "exit_tp"]);
+    let skips =
+        programs.map(|program| ProgramSkips { program: program.to_owned(), runs: 0 }).collect::<Vec<_>>();
     let series = |followers: i64, vantage| {
         let report = Report {
             followers: (0..followers)
@@ -337,6 +360,7 @@ fn series_are_few() {
                     .map(|hook| HookReport { hook, variant: "v", state: "attached", reason: String::new() })
                     .to_vec(),
                 fence: fence(),
+                skips: skips.clone(),
                 ..ProbeReport::default()
             },
             jvms: vec![jvm(Some(1), Some("usdt"))],
@@ -345,9 +369,9 @@ fn series_are_few() {
         let probe = Probe { ready: true, process: Process::read() };
         samples(&encode(&report, probe, Format::Classic).unwrap()).len()
     };
-    assert_eq!(series(0, Vantage::Leader), 39 + 24 + 11);
-    assert_eq!(series(1, Vantage::Follower), 39 + 24 + 11 + 60 + 14);
-    assert_eq!(series(4, Vantage::Leader), 39 + 24 + 11 + 4 * (45 + 3) + 14);
+    assert_eq!(series(0, Vantage::Leader), 55 + 24 + 11);
+    assert_eq!(series(1, Vantage::Follower), 55 + 24 + 11 + 60 + 14);
+    assert_eq!(series(4, Vantage::Leader), 55 + 24 + 11 + 4 * (45 + 3) + 14);
     assert!(series(4, Vantage::Leader) < 300);
 }
 

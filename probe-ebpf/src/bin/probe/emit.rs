@@ -14,9 +14,15 @@ const WAKE_BYTES: u64 = 64 * 1024;
 /// Adds one to a global counter.
 #[inline(always)]
 pub fn count(index: u32) {
+    count_many(index, 1);
+}
+
+/// Adds to a global counter.
+#[inline(always)]
+pub fn count_many(index: u32, more: u64) {
     if let Some(cell) = maps::COUNTERS.get_ptr_mut(index) {
         // SAFETY: a map value is aligned and lives as long as the map.
-        unsafe { atomic::add(cell, 1) };
+        unsafe { atomic::add(cell, more) };
     }
 }
 

@@ -8,7 +8,7 @@ use probe_ebpf::quota::Quota;
 use probe_ebpf::thread::{Overlay, Thread, state};
 use probe_ebpf::tids;
 
-use crate::emit::count;
+use crate::emit::{count, count_many};
 use crate::kernel::{Task, TaskStruct, bit, config, interrupts_are_watched, offset, read_kernel};
 use crate::{atomic, maps, safepoints};
 
@@ -194,6 +194,23 @@ extern "C" fn make_up(tid: u64, now: u64) -> u64 {
     overlay.throttled_ns = throttled_ns(thread, task, now, at.saturating_sub(thread.woken.at));
     thread.switch_in(at, &overlay);
     thread.missed += 1;
+    0
+}
+
+/// Adds what the clock could not follow to what is counted of all clocks.
+#[inline(always)]
+pub fn account(thread: &mut Thread) {
+    if thread.missed | thread.discarded != 0 {
+        account_losses(thread);
+    }
+}
+
+/// Out of line: a few of a thousand switches.
+#[inline(never)]
+fn account_losses(thread: &mut Thread) -> i32 {
+    count_many(counter::SWITCHES_MISSED, thread.missed.into());
+    count_many(counter::CLOCK_DISCARDED, thread.discarded.into());
+    (thread.missed, thread.discarded) = (0, 0);
     0
 }
 
