@@ -23,6 +23,7 @@ pub mod machine;
 pub mod markdown;
 pub mod net;
 pub mod page;
+pub mod pairs;
 pub mod poll;
 pub mod probe;
 pub mod process;

@@ -1,19 +1,21 @@
 //! What clients of a real ensemble notice: throughput and latency with and without the probe.
 //!
-//! Samples come in rounds, one of each [`Kind`], and every other round the other way round, so that an ensemble or a
-//! host that gets quicker or slower meanwhile harms all alike. Two neighbouring samples of the same kind tell how much
-//! of a difference is chance.
+//! The host itself gets slower and faster by a tenth within seconds, so samples are short and each lies between two without
+//! anything attached ([`pairs`]). Those without are put beside themselves in the same way: what they differ by is chance.
+//! The part of the loss that the kernel accounts to the programs stands beside what was measured from outside.
 
 use std::path::Path;
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow};
+use aya::sys::{Stats, enable_stats};
 use termite_probe_tests::ensemble::{Ensemble, Spec};
-use termite_probe_tests::http;
-use termite_probe_tests::load::{Pace, Timed, time};
-use termite_probe_tests::markdown::{Table, median};
+use termite_probe_tests::load::{Pace, time};
+use termite_probe_tests::markdown::Table;
+use termite_probe_tests::pairs::{Summary, ratios};
 
+use crate::calls::{ByProgram, Calls, Look, attach};
 use crate::page::Page;
 use crate::programs::Twins;
 use crate::stage::Probe;
@@ -25,7 +27,7 @@ const OUTSTANDING: usize = 64;
 const RATE: u32 = 1000;
 /// After the start of the probe, and as long without it, until caches and clocks have settled.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The bar, for the median of the rounds, all servers watched.
+/// The bar, for the median of the ratios, all servers watched.
 const THROUGHPUT_BAR: f64 = 0.99;
 /// A file system in memory.
 const MEMORY: &str = "/dev/shm";
@@ -44,161 +46,178 @@ enum Kind {
 
 impl Kind {
     const ALL: [Self; 4] = [Self::Without, Self::Empty, Self::One, Self::All];
+    /// Samples of one round. The next round begins as this one does, so each has one without on either side.
+    const ROUND: [Self; 6] = [Self::Without, Self::Empty, Self::Without, Self::One, Self::Without, Self::All];
 
-    fn sample(self, ensemble: &Ensemble, effort: &Effort) -> Result<Sample> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Without => "nothing, beside itself",
+            Self::Empty => "empty programs",
+            Self::One => "`serve`, one server watched",
+            Self::All => "`serve`, all servers watched",
+        }
+    }
+
+    /// Calls `sample` while it is attached.
+    fn during<T>(self, ensemble: &Ensemble, sample: impl FnOnce() -> Result<T>) -> Result<T> {
         let _twins = (self == Self::Empty).then(Twins::attach).transpose()?;
         let probe = match self {
             Self::Without | Self::Empty => None,
             Self::One => Some(Probe::serve_one(ensemble.pid(ensemble.leader()?)?)?),
             Self::All => Some(Probe::serve(&ensemble.quorum_ports())?),
         };
-        let endpoint = || ensemble.client(ensemble.leader()?);
         sleep(SETTLE);
-        let saturated = time(endpoint()?, Pace::Outstanding(OUTSTANDING), effort.saturated)?;
-        if let Some(probe) = &probe {
-            http::get(probe.port, "/metrics")?;
-        }
-        let paced = time(endpoint()?, Pace::Rate(RATE), effort.paced)?;
+        let sampled = sample();
         if let Some(probe) = probe {
             probe.stop()?;
         }
-        Ok(Sample { kind: self, saturated, paced })
+        sampled
     }
 }
 
-/// One sample.
-#[derive(Clone, Debug)]
-struct Sample {
-    kind: Kind,
-    saturated: Timed,
-    paced: Timed,
+/// What one sample found, by what was attached.
+type Samples = Vec<(Kind, f64)>;
+
+/// What the kernel accounts to the programs while all servers are watched and saturated, of one write.
+struct Accounted {
+    /// Runs of programs.
+    runs: f64,
+    /// CPU time above that of empty programs, µs.
+    added_us: f64,
+    /// The same as a part of all CPU time of the host.
+    share: f64,
 }
 
-impl Sample {
-    fn throughput(&self) -> f64 {
-        self.saturated.per_second
-    }
-
-    fn p50(&self) -> f64 {
-        milliseconds(self.paced.quantile(500))
-    }
-
-    fn p99(&self) -> f64 {
-        milliseconds(self.paced.quantile(990))
-    }
-}
-
-/// A figure of a sample: its name, and how it is taken and written.
-type Figure = (&'static str, fn(&Sample) -> f64, fn(f64) -> String);
-
-const FIGURES: [Figure; 3] = [
-    ("writes/s", Sample::throughput, |value| format!("{value:.0}")),
-    ("p50", Sample::p50, |value| format!("{value:.2} ms")),
-    ("p99", Sample::p99, |value| format!("{value:.2} ms")),
-];
-
-/// Measures the rounds, with the transaction logs on disk and in memory.
+/// Measures with the transaction logs on disk and in memory.
 pub fn measure(effort: &Effort, page: &mut Page) -> Result<()> {
     page.section(
         "A real ensemble with and without the probe",
         &format!(
-            "Three ZooKeeper servers on this host, writes of 100 bytes through the leader. Each sample: {:.1} s with \
-             {OUTSTANDING} writes outstanding for the throughput, {:.1} s at {RATE} writes a second for the latency. \
-             Ratios are to the sample without anything of the same round: with *empty* programs in the place of the \
-             probe's, with `serve` for *one* server (the leader, as on a node of its own), with `serve` for *all* \
-             three. A disk hides much of what a probe may cost, and is the larger part of chance: so once more with \
-             the logs in memory.",
+            "Three ZooKeeper servers on this host, writes of 100 bytes through the leader. Throughput: {OUTSTANDING} \
+             writes outstanding for {:.1} s a sample; latency: {RATE} writes a second for {:.1} s. Each sample is put \
+             beside the two without anything that were taken right before and after it; *middle*: the median of the \
+             ratios, and between which bounds it lies with 95 % certainty. A disk hides much of what a probe may cost, \
+             so once more with the logs in memory.",
             effort.saturated.as_secs_f64(),
             effort.paced.as_secs_f64()
         ),
     );
     for (place, logs) in [(std::env::temp_dir().as_path(), "on disk"), (Path::new(MEMORY), "in memory")] {
-        let samples = sample(effort, place, logs)?;
-        let [empty, one, all] = show(&samples, logs, page);
-        let (least, most) = middle_half(all.clone());
-        let [empty, one, all] = [empty, one, all].map(median);
-        let bar = format!("write throughput with `serve` at least {THROUGHPUT_BAR} of without, logs {logs}");
-        let measured = format!(
-            "{all:.3} (half of the rounds: {least:.3} to {most:.3}); one server watched {one:.3}, empty programs \
-             {empty:.3}"
-        );
-        page.bar(&bar, &measured, all >= THROUGHPUT_BAR);
+        progress(&format!("ensemble: starting three ZooKeeper servers, logs {logs}"));
+        let ensemble = Ensemble::start(&Spec::voters(3).in_directory(place))?;
+        progress("ensemble: warming up");
+        saturate(&ensemble, effort.warm_up)?;
+        let throughput = throughput(&ensemble, effort)?;
+        let latency = latency(&ensemble, effort)?;
+        let accounted = account(&ensemble, effort)?;
+        show(logs, &throughput, &latency, &accounted, page);
     }
     Ok(())
 }
 
-fn sample(effort: &Effort, place: &Path, logs: &str) -> Result<Vec<Sample>> {
-    progress(&format!("ensemble: starting three ZooKeeper servers, logs {logs}"));
-    let ensemble = Ensemble::start(&Spec::voters(3).in_directory(place))?;
-    progress("ensemble: warming up");
-    time(ensemble.client(ensemble.leader()?)?, Pace::Outstanding(OUTSTANDING), effort.warm_up)?;
-    let mut samples = Vec::new();
+/// Writes a second of an ensemble that gets as many as it can take.
+fn saturate(ensemble: &Ensemble, duration: Duration) -> Result<f64> {
+    let endpoint = ensemble.client(ensemble.leader()?)?;
+    Ok(time(endpoint, Pace::Outstanding(OUTSTANDING), duration)?.per_second)
+}
+
+fn throughput(ensemble: &Ensemble, effort: &Effort) -> Result<Samples> {
+    let mut samples = Samples::new();
     for round in 0..effort.rounds {
-        progress(&format!("ensemble: round {} of {}", round + 1, effort.rounds));
-        let mut kinds = Kind::ALL;
-        if round % 2 == 1 {
-            kinds.reverse();
+        progress(&format!("ensemble: throughput, round {} of {}", round + 1, effort.rounds));
+        for kind in Kind::ROUND {
+            samples.push((kind, kind.during(ensemble, || saturate(ensemble, effort.saturated))?));
         }
-        for kind in kinds {
-            samples.push(kind.sample(&ensemble, effort)?);
+    }
+    let last = saturate(ensemble, effort.saturated)?;
+    samples.push((Kind::Without, last));
+    Ok(samples)
+}
+
+/// p50 and p99, ms.
+fn latency(ensemble: &Ensemble, effort: &Effort) -> Result<[Samples; 2]> {
+    let mut samples = [Samples::new(), Samples::new()];
+    for round in 0..effort.paced_rounds {
+        progress(&format!("ensemble: latency, round {} of {}", round + 1, effort.paced_rounds));
+        for kind in Kind::ROUND {
+            let endpoint = ensemble.client(ensemble.leader()?)?;
+            let timed = kind.during(ensemble, || time(endpoint, Pace::Rate(RATE), effort.paced))?;
+            for (samples, permille) in samples.iter_mut().zip([500, 990]) {
+                samples.push((kind, timed.quantile(permille).as_secs_f64() * 1000.0));
+            }
         }
     }
     Ok(samples)
 }
 
-/// Returns the ratios of the throughput, round by round: empty programs, one server, all servers.
-fn show(samples: &[Sample], logs: &str, page: &mut Page) -> [Vec<f64>; 3] {
-    let mut head = vec![format!("round, logs {logs}")];
-    for (name, ..) in FIGURES {
-        head.extend([format!("{name} without"), "empty".to_owned(), "one".to_owned(), "all".to_owned()]);
+fn account(ensemble: &Ensemble, effort: &Effort) -> Result<Accounted> {
+    progress("ensemble: what the kernel accounts");
+    let _statistics = enable_stats(Stats::RunTime).context("cannot have the kernel time programs")?;
+    let (mut seen, mut rates) = (ByProgram::new(), Vec::new());
+    for (round, twins_first) in [true, false].into_iter().enumerate() {
+        let (twins, probe) = attach(twins_first, || Probe::serve(&ensemble.quorum_ports()))?;
+        let look = Look::new(&twins, &probe, round);
+        thread::scope(|scope| -> Result<()> {
+            let load = scope.spawn(|| saturate(ensemble, effort.watched));
+            look.collect(effort.watched, &mut seen)?;
+            rates.push(load.join().map_err(|_| anyhow!("the load panicked"))??);
+            Ok(())
+        })?;
+        probe.stop()?;
     }
-    let mut table = Table::of(head);
-    let mut ratios: [[Vec<f64>; 3]; FIGURES.len()] = Default::default();
-    for (index, round) in samples.chunks_exact(Kind::ALL.len()).enumerate() {
-        let mut row = vec![(index + 1).to_string()];
-        for ((_, take, write), ratios) in FIGURES.iter().zip(&mut ratios) {
-            let of = |kind| round.iter().find(|sample| sample.kind == kind).map_or(f64::NAN, take);
-            row.push(write(of(Kind::Without)));
-            for (kind, ratios) in [Kind::Empty, Kind::One, Kind::All].into_iter().zip(ratios) {
-                let ratio = of(kind) / of(Kind::Without);
-                row.push(format!("{ratio:.3}"));
-                ratios.push(ratio);
-            }
-        }
-        table.add(row);
+    let writes = rates.iter().sum::<f64>() / rates.len() as f64;
+    let added_ns: f64 = seen.values().map(Calls::added_per_second).sum();
+    let cpus = thread::available_parallelism()?.get() as f64;
+    Ok(Accounted {
+        runs: seen.values().map(Calls::per_second).sum::<f64>() / writes,
+        added_us: added_ns / writes / 1000.0,
+        share: added_ns / 1e9 / cpus,
+    })
+}
+
+fn show(logs: &str, throughput: &Samples, latency: &[Samples; 2], accounted: &Accounted, page: &mut Page) {
+    let head = format!("attached, logs {logs}");
+    let heads =
+        [&head, "samples", "throughput: middle", "from", "to", "samples", "p50: middle", "p99: middle"];
+    let mut table = Table::new(heads);
+    let of = |samples, kind| Summary::of(ratios(samples, &kind, &Kind::Without));
+    for kind in Kind::ALL {
+        let (found, [p50, p99]) = (of(throughput, kind), latency.each_ref().map(|one| of(one, kind)));
+        table.row([
+            kind.name().to_owned(),
+            found.count.to_string(),
+            format!("**{:.3}**", found.median),
+            format!("{:.3}", found.least),
+            format!("{:.3}", found.most),
+            p50.count.to_string(),
+            format!("{:.3}", p50.median),
+            format!("{:.3}", p99.median),
+        ]);
     }
-    let mut medians = vec!["**median**".to_owned()];
-    for ratios in &ratios {
-        medians.push(String::new());
-        medians.extend(ratios.iter().map(|one| format!("**{:.3}**", median(one.iter().copied()))));
-    }
-    table.add(medians);
     page.table(&table);
-    page.remark(&format!("With the logs {logs}: {}", chance(samples)));
-    let [throughput, ..] = ratios;
-    throughput
-}
-
-/// Between which two the middle half lies.
-fn middle_half(mut values: Vec<f64>) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let at = |part: usize| values.get((values.len() * part / 4).min(values.len().saturating_sub(1))).copied();
-    (at(1).unwrap_or_default(), at(3).unwrap_or_default())
-}
-
-/// How far apart samples of the same kind are that were taken one after the other.
-fn chance(samples: &[Sample]) -> String {
-    let apart = |(_, take, _): &Figure| {
-        let same = samples.windows(2).filter(|two| two[0].kind == two[1].kind);
-        median(same.map(|two| 100.0 * (take(&two[1]) / take(&two[0]) - 1.0).abs()))
+    let values = |samples: &Samples| {
+        let without = samples.iter().filter(|(kind, _)| *kind == Kind::Without);
+        termite_probe_tests::markdown::median(without.map(|(_, value)| *value))
     };
-    let [throughput, p50, p99] = FIGURES.each_ref().map(apart);
-    format!(
-        "neighbouring samples of the same kind differ by {throughput:.1} % in throughput, by \
-         {p50:.0} % in p50 and by {p99:.0} % in p99 (medians)."
-    )
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+    let [p50, p99] = latency.each_ref().map(values);
+    page.remark(&format!(
+        "With the logs {logs} and nothing attached: {:.0} writes a second, p50 {p50:.2} ms, p99 {p99:.2} ms (medians). With \
+         all three watched and saturated, programs run {:.0} times a write and take {:.1} µs of it above empty ones, {:.1} % \
+         of all CPU time, as the kernel accounts it.",
+        values(throughput),
+        accounted.runs,
+        accounted.added_us,
+        accounted.share * 100.0
+    ));
+    let all = of(throughput, Kind::All);
+    let measured = format!(
+        "{:.3} ({:.3} to {:.3}); one server watched {:.3}, empty programs {:.3}",
+        all.median,
+        all.least,
+        all.most,
+        of(throughput, Kind::One).median,
+        of(throughput, Kind::Empty).median
+    );
+    let bar = format!("write throughput with `serve` at least {THROUGHPUT_BAR} of without, logs {logs}");
+    page.bar(&bar, &measured, all.median >= THROUGHPUT_BAR);
 }

@@ -34,11 +34,13 @@ struct Effort {
     watched: Duration,
     /// Turns without, with, with and without the probe.
     slowdown_turns: u32,
-    /// Rounds of a real ensemble with different things attached.
+    /// Rounds of a real ensemble with different things attached, for the throughput.
     rounds: u32,
-    /// The part of a sample of the real ensemble that finds the throughput.
+    /// The same for the latency.
+    paced_rounds: u32,
+    /// A sample of the throughput of a real ensemble.
     saturated: Duration,
-    /// The part that finds the latency.
+    /// A sample of its latency.
     paced: Duration,
     /// Before the first sample, until the JVMs have compiled what is hot.
     warm_up: Duration,
@@ -52,8 +54,9 @@ const FULL: Effort = Effort {
     chore: Duration::from_millis(600),
     watched: Duration::from_secs(5),
     slowdown_turns: 4,
-    rounds: 8,
-    saturated: Duration::from_secs(4),
+    rounds: 24,
+    paced_rounds: 4,
+    saturated: Duration::from_millis(1200),
     paced: Duration::from_secs(2),
     warm_up: Duration::from_secs(15),
     footprint: Duration::from_secs(12),
@@ -64,8 +67,9 @@ const QUICK: Effort = Effort {
     chore: Duration::from_millis(200),
     watched: Duration::from_secs(2),
     slowdown_turns: 1,
-    rounds: 2,
-    saturated: Duration::from_millis(1500),
+    rounds: 3,
+    paced_rounds: 2,
+    saturated: Duration::from_millis(1000),
     paced: Duration::from_millis(1500),
     warm_up: Duration::from_secs(3),
     footprint: Duration::from_secs(5),
