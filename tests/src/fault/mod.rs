@@ -18,6 +18,7 @@ mod heap_dump;
 pub(crate) mod host;
 mod lock;
 mod loss;
+mod queue;
 mod reclaim;
 mod run_queue;
 mod shim;

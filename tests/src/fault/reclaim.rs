@@ -4,19 +4,22 @@
 //! A neighbour in the server's group writes a file on a disk of its own, which is held, and asks for its
 //! flush; the limit is then set to what is in use. SyncThread meets it when it writes its log, which lies
 //! on another disk: the log itself is never slow. The truth is the longest reclaim of a thread on the
-//! path of the proposals, by the kernel's trace.
+//! path of the proposals, by the kernel's trace, less what that thread waited for a CPU meanwhile, by the
+//! same trace: when the device goes on all neighbours want one too.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::clock::{monotonic_ns, sleep_until};
 use super::disk::{Disk, Frozen};
 use super::host::{Group, run};
+use super::queue::{self, Wait, waits};
 use super::tracing::{Hit, Tracing};
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
@@ -41,9 +44,12 @@ const BETWEEN_NS: u64 = 1_000_000;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const EVENTS: [&str; 2] = ["vmscan/mm_vmscan_memcg_reclaim_begin", "vmscan/mm_vmscan_memcg_reclaim_end"];
+/// What of a size may be unknown: half of what it may be off.
+const UNKNOWN_NS: u64 = 500_000;
 
+const GROUP: &str = "vmscan";
 const BEGIN: &str = "mm_vmscan_memcg_reclaim_begin";
+const END: &str = "mm_vmscan_memcg_reclaim_end";
 
 /// The threads on the path of the proposals.
 const PATH: [&str; 2] = ["QuorumPeer[", "SyncThread:"];
@@ -82,7 +88,12 @@ impl Fault for Reclaim {
     ) -> Result<Vec<Episode>> {
         let disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().context("no disk of the neighbour: was the fault prepared?")?;
-        let tracing = Tracing::start(&EVENTS)?;
+        let path = threads(ensemble.pid(sid)?)?;
+        let reclaims = [BEGIN, END].map(|event| (format!("{GROUP}/{event}"), filter(&["common_pid"], &path)));
+        let scheduled = queue::EVENTS.map(|(event, fields)| (event.to_owned(), filter(fields, &path)));
+        // The scheduler's hits are many: they are read at the end only.
+        let whole = Tracing::start("whole", &[&reclaims[..], &scheduled].concat())?;
+        let tracing = Tracing::start("reclaim", &reclaims)?;
         // What the server has used before stays with the group that it was in: this one begins empty.
         // A group in which nothing becomes free for so long looks like one that never will: a neighbour whose
         // turn it is when the kernel gives up is refused then, instead of the largest process killed.
@@ -92,8 +103,12 @@ impl Fault for Reclaim {
             allocate(disk)?;
             fill(&group, disk, &tracing, size)
         })?;
-        let hits = tracing.hits()?;
-        Ok(spans.into_iter().map(|span| Episode { sid, span, truth_ns: longest(&hits, span) }).collect())
+        let hits = whole.hits()?;
+        let waits = waits(&hits);
+        Ok(spans
+            .into_iter()
+            .map(|span| Episode { sid, span, truth_ns: longest(&hits, &waits, span) })
+            .collect())
     }
 }
 
@@ -159,36 +174,127 @@ fn allocate(disk: &Disk) -> Result<()> {
     Ok(())
 }
 
-/// Whether a thread on the path has been reclaiming for a while now.
+/// The threads of a process on the path of the proposals.
+fn threads(pid: u32) -> Result<Vec<u32>> {
+    let mut tids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).context("cannot list the server's threads")? {
+        let entry = entry?;
+        // It may have ended meanwhile.
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if PATH.iter().any(|begin| name.starts_with(begin)) {
+            tids.extend(entry.file_name().to_str().and_then(|tid| tid.parse::<u32>().ok()));
+        }
+    }
+    ensure!(tids.len() >= PATH.len(), "threads {tids:?} on the path of pid {pid}");
+    Ok(tids)
+}
+
+/// Lets hits through that name one of the threads in one of these fields.
+fn filter(fields: &[&str], tids: &[u32]) -> String {
+    let terms = fields.iter().flat_map(|field| tids.iter().map(move |tid| format!("{field} == {tid}")));
+    terms.collect::<Vec<_>>().join(" || ")
+}
+
+/// Whether a thread has been reclaiming for a while now.
 fn is_waiting(hits: &[Hit], now_ns: u64) -> bool {
     let mut last = BTreeMap::new();
-    for hit in hits.iter().filter(|hit| hit.is_on_path()) {
+    for hit in hits {
         last.insert(hit.tid, hit);
     }
     last.values().any(|hit| hit.event == BEGIN && hit.at_ns + AT_ONCE_NS <= now_ns)
 }
 
-/// The longest reclaim of a thread on the path that met the span. One wait for a page may be several attempts, one
-/// right after the other.
-fn longest(hits: &[Hit], span: Span) -> Option<u64> {
-    let begins = hits.iter().enumerate().filter(|(_, hit)| hit.event == BEGIN && hit.is_on_path());
-    // Of each thread: when its last attempt ended, and for how long it has reclaimed until then.
-    let mut waits: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+/// The longest reclaim of a thread that met the span, less the time for which it could run and had no CPU: that is
+/// no reclaim. One wait for a page may be several attempts, one right after the other. Nothing where too much of the
+/// longest one is not known.
+fn longest(hits: &[Hit], waits: &[Wait], span: Span) -> Option<u64> {
+    // Of each thread: when its last attempt ended, and what it has come to until then.
+    let mut reclaims: BTreeMap<_, (u64, Reclaimed)> = BTreeMap::new();
     let mut longest = None;
-    for (index, begin) in begins {
-        let end = hits[index + 1..].iter().find(|hit| hit.tid == begin.tid);
+    for (index, begin) in hits.iter().enumerate().filter(|(_, hit)| hit.event == BEGIN) {
+        let end = hits[index + 1..].iter().find(|hit| hit.tid == begin.tid && hit.event == END);
         if let Some(end) = end.filter(|end| begin.at_ns < span.to_ns && end.at_ns > span.from_ns) {
-            let (ended_at, ns) = waits.entry(begin.tid).or_default();
-            let before_ns = if begin.at_ns <= *ended_at + BETWEEN_NS { *ns } else { 0 };
-            (*ended_at, *ns) = (end.at_ns, before_ns + end.at_ns - begin.at_ns);
-            longest = longest.max(Some(*ns));
+            let (ended_at, reclaimed) = reclaims.entry(begin.tid).or_default();
+            if begin.at_ns > *ended_at + BETWEEN_NS {
+                *reclaimed = Reclaimed::default();
+            }
+            reclaimed.add(begin, end.at_ns, waits);
+            *ended_at = end.at_ns;
+            longest = longest.max(Some(*reclaimed));
         }
     }
-    longest
+    longest.filter(|reclaimed| reclaimed.unknown_ns <= UNKNOWN_NS).map(|reclaimed| reclaimed.ns)
 }
 
-impl Hit {
-    fn is_on_path(&self) -> bool {
-        PATH.iter().any(|name| self.thread.starts_with(name))
+/// How long a thread reclaimed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Reclaimed {
+    /// Without its waits for a CPU.
+    ns: u64,
+    /// What of that may have been such a wait as well.
+    unknown_ns: u64,
+}
+
+impl Reclaimed {
+    /// Adds one attempt.
+    fn add(&mut self, begin: &Hit, to_ns: u64, waits: &[Wait]) {
+        self.ns += to_ns - begin.at_ns;
+        for wait in waits.iter().filter(|wait| wait.tid == begin.tid) {
+            let both_ns = wait.to_ns.min(to_ns).saturating_sub(wait.from_ns.max(begin.at_ns));
+            if wait.is_traced {
+                self.ns -= both_ns;
+            } else {
+                self.unknown_ns += both_ns;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BEGIN, END, Hit, Span, UNKNOWN_NS, Wait, longest};
+
+    const MS: u64 = 1_000_000;
+
+    /// The longest reclaim, ms, of attempts of threads from and to, ms, in a span from 100 to 200 ms.
+    fn check(attempts: &[(u32, u64, u64)], waits: &[Wait], expected_ms: Option<u64>) {
+        let hit = |tid, at_ms, event: &str| Hit {
+            thread: String::new(),
+            tid,
+            at_ns: at_ms * MS,
+            event: event.to_owned(),
+            fields: String::new(),
+        };
+        let both = |(tid, from, to): &(u32, u64, u64)| [hit(*tid, *from, BEGIN), hit(*tid, *to, END)];
+        let mut hits: Vec<_> = attempts.iter().flat_map(both).collect();
+        hits.sort_by_key(|hit| hit.at_ns);
+        let span = Span { from_ns: 100 * MS, to_ns: 200 * MS };
+        assert_eq!(longest(&hits, waits, span), expected_ms.map(|ms| ms * MS));
+    }
+
+    fn wait(tid: u32, from: u64, to: u64) -> Wait {
+        Wait { tid, from_ns: from * MS, to_ns: to * MS, is_traced: true }
+    }
+
+    #[test]
+    fn attempts_right_after_each_other_are_one_reclaim() {
+        check(&[(7, 110, 150), (7, 151, 170), (7, 180, 195), (8, 120, 165)], &[], Some(59));
+        check(&[(7, 10, 90), (7, 210, 300)], &[], None);
+    }
+
+    #[test]
+    fn a_wait_for_a_cpu_is_no_reclaim() {
+        // Within it; over its end; another thread's; before it.
+        let waits = [wait(7, 140, 145), wait(7, 168, 175), wait(8, 120, 150), wait(7, 100, 105)];
+        check(&[(7, 110, 170)], &waits, Some(53));
+        // So another one is the longest.
+        check(&[(7, 110, 170), (9, 110, 165)], &waits, Some(55));
+    }
+
+    #[test]
+    fn a_size_of_which_too_much_is_unknown_is_none() {
+        let untraced = |ns| Wait { to_ns: 168 * MS + ns, is_traced: false, ..wait(7, 168, 0) };
+        check(&[(7, 110, 170)], &[untraced(UNKNOWN_NS)], Some(60));
+        check(&[(7, 110, 170)], &[untraced(UNKNOWN_NS + 1)], None);
     }
 }

@@ -1,14 +1,18 @@
 //! The kernel's own trace of a few events, in an instance of our own.
 //!
-//! In: names of tracepoints. Out: which thread hit them when, on the monotonic clock. Invariant: the
-//! instance, and with it what it records, is gone when this is dropped.
+//! In: names of tracepoints, and which hits of them are wanted. Out: which thread hit them when, on the
+//! monotonic clock. Invariants: the instance, and with it what it records, is gone when this is dropped; a trace
+//! that has lost its beginning is an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 const INSTANCES: &str = "/sys/kernel/tracing/instances";
+
+/// Of each CPU: some 100,000 hits.
+const BUFFER_KIB: u32 = 8 << 10;
 
 /// A trace under way.
 #[derive(Debug)]
@@ -25,25 +29,32 @@ pub(super) struct Hit {
     pub(super) at_ns: u64,
     /// The tracepoint without its group.
     pub(super) event: String,
+    /// Its fields, as the kernel prints them.
+    pub(super) fields: String,
 }
 
 impl Tracing {
-    /// Starts to record `group/event` of all threads.
-    pub(super) fn start(events: &[&str]) -> Result<Self> {
-        let directory = Path::new(INSTANCES).join(format!("termite-fault-{}", std::process::id()));
+    /// Starts to record those hits of each `group/event` that its filter, in the kernel's language, lets through.
+    /// Traces of one process have different names.
+    pub(super) fn start(name: &str, events: &[(String, String)]) -> Result<Self> {
+        let directory = Path::new(INSTANCES).join(format!("termite-{name}-{}", std::process::id()));
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}: is tracefs mounted?", directory.display()))?;
         let tracing = Self { directory };
         tracing.write("trace_clock", "mono")?;
-        for event in events {
+        tracing.write("buffer_size_kb", &BUFFER_KIB.to_string())?;
+        for (event, filter) in events {
+            tracing.write(&format!("events/{event}/filter"), filter)?;
             tracing.write(&format!("events/{event}/enable"), "1")?;
         }
         Ok(tracing)
     }
 
-    /// Everything recorded so far.
+    /// Everything recorded so far, in order of time.
     pub(super) fn hits(&self) -> Result<Vec<Hit>> {
         let text = fs::read_to_string(self.directory.join("trace")).context("cannot read the trace")?;
+        let (recorded, written) = text.lines().find_map(recorded).context("a trace without its head")?;
+        ensure!(recorded == written, "of {written} hits of the trace {recorded} are left");
         Ok(text.lines().filter_map(Hit::parse).collect())
     }
 
@@ -63,32 +74,48 @@ impl Drop for Tracing {
 
 impl Hit {
     /// `  SyncThread:1-4711    [001] ..... 12.345678: mm_vmscan_memcg_reclaim_begin: order=0 ...`
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let (task, rest) = line.split_once(" [")?;
         let (thread, tid) = task.trim().rsplit_once('-')?;
         let (_, rest) = rest.split_once("] ")?;
-        let mut words = rest.split_whitespace().skip(1);
-        let (seconds, micros) = words.next()?.trim_end_matches(':').split_once('.')?;
+        let (_, rest) = rest.trim_start().split_once(' ')?;
+        let (at, rest) = rest.trim_start().split_once(": ")?;
+        let (seconds, micros) = at.split_once('.')?;
         let at_us = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
+        let (event, fields) = rest.split_once(':')?;
         Some(Self {
             thread: thread.to_owned(),
             tid: tid.parse().ok()?,
             at_ns: at_us * 1000,
-            event: words.next()?.trim_end_matches(':').to_owned(),
+            event: event.to_owned(),
+            fields: fields.trim().to_owned(),
         })
     }
 }
 
+/// Of a trace's head: how many hits are there, and how many there were.
+fn recorded(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.split_once("entries-in-buffer/entries-written: ")?;
+    let (recorded, written) = counts.split_whitespace().next()?.split_once('/')?;
+    Some((recorded.parse().ok()?, written.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Hit;
+    use super::{Hit, recorded};
 
     #[test]
     fn reads_a_line_of_the_trace() {
         let line = "  QuorumPeer[myid-4711    [001] d..2. 12.345678: mm_vmscan_memcg_reclaim_end: nr=3";
         let hit = Hit::parse(line).expect("a hit");
         assert_eq!((hit.thread.as_str(), hit.tid, hit.at_ns), ("QuorumPeer[myid", 4711, 12_345_678_000));
-        assert_eq!(hit.event, "mm_vmscan_memcg_reclaim_end");
+        assert_eq!((hit.event.as_str(), hit.fields.as_str()), ("mm_vmscan_memcg_reclaim_end", "nr=3"));
         assert_eq!(Hit::parse("# tracer: nop"), None);
+    }
+
+    #[test]
+    fn reads_how_much_there_was() {
+        let line = "# entries-in-buffer/entries-written: 140/205   #P:4";
+        assert_eq!((recorded(line), recorded("# tracer: nop")), (Some((140, 205)), None));
     }
 }
