@@ -1,19 +1,24 @@
 //! When threads could run and had no CPU, by the kernel's own trace.
 //!
-//! In: hits of [`EVENTS`] and of any other tracepoints, in order of time. Out: [`Wait`]s. Invariant: where a kernel
-//! left out the switch that ended a wait (some leave out many from an idle CPU), the wait says so, and ends no
-//! later than the thread's next hit, which it ran for.
+//! In: hits of [`EVENTS`], in order of time; others are passed over. Out: [`Wait`]s. Some kernels leave out the switch
+//! that ended a wait, where the CPU was idle: then it is known by how long, as the kernel counts next, the thread
+//! has run. Invariant: a wait whose end is not known either way says so, and lasts until the thread leaves the CPU.
 
 use std::collections::BTreeMap;
 
 use super::tracing::Hit;
 
 /// What must have been traced of the threads.
-pub(super) const EVENTS: [(&str, &[&str]); 2] =
-    [("sched/sched_switch", &["prev_pid", "next_pid"]), ("sched/sched_waking", &["pid"])];
+pub(super) const EVENTS: [(&str, &[&str]); 3] = [
+    ("sched/sched_switch", &["prev_pid", "next_pid"]),
+    ("sched/sched_waking", &["pid"]),
+    ("sched/sched_stat_runtime", &["pid"]),
+];
 
 const SWITCH: &str = "sched_switch";
 const WAKING: &str = "sched_waking";
+/// How long a thread has run since it got its CPU, or since the last of these.
+const RUNTIME: &str = "sched_stat_runtime";
 
 /// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch.
 const EARLY_NS: u64 = 50_000;
@@ -24,8 +29,8 @@ pub(super) struct Wait {
     pub(super) tid: u32,
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
-    /// Whether its end was traced; it was earlier, by an unknown time, where it was not.
-    pub(super) is_traced: bool,
+    /// Whether its end is known; it was earlier, by an unknown time, where it is not.
+    pub(super) is_known: bool,
 }
 
 /// What a thread does, and since when.
@@ -50,6 +55,12 @@ pub(super) fn waits(hits: &[Hit]) -> Vec<Wait> {
                     threads.step(tid, |state| (state.woken(at), None));
                 }
             }
+            RUNTIME => {
+                if let (Some(tid), Some(ran_ns)) = (hit.number("pid"), hit.number("runtime")) {
+                    let since = at.saturating_sub(ran_ns.into());
+                    threads.step(tid, |state| (state.seen(), state.wait(tid, since, true)));
+                }
+            }
             SWITCH => {
                 if let (Some(prev), Some(next)) = (hit.number("prev_pid"), hit.number("next_pid")) {
                     let is_runnable = hit.field("prev_state").is_some_and(|state| state.starts_with('R'));
@@ -57,7 +68,7 @@ pub(super) fn waits(hits: &[Hit]) -> Vec<Wait> {
                     threads.step(next, |state| (State::UNWOKEN, state.wait(next, at, true)));
                 }
             }
-            _ => threads.step(hit.tid, |state| (state.seen(), state.wait(hit.tid, at, false))),
+            _ => {}
         }
     }
     threads.waits
@@ -103,7 +114,7 @@ impl State {
         }
     }
 
-    /// It did something.
+    /// It runs.
     fn seen(self) -> Self {
         match self {
             Self::Running { .. } => self,
@@ -112,10 +123,10 @@ impl State {
     }
 
     /// The wait that ends when it runs.
-    fn wait(self, tid: u32, at: u64, is_traced: bool) -> Option<Wait> {
+    fn wait(self, tid: u32, at: u64, is_known: bool) -> Option<Wait> {
         match self {
             Self::Runnable { since } | Self::Asleep { since, is_woken: true } => {
-                Some(Wait { tid, from_ns: since, to_ns: at, is_traced })
+                Some(Wait { tid, from_ns: since, to_ns: at.max(since), is_known })
             }
             _ => None,
         }
@@ -138,16 +149,16 @@ mod tests {
     use super::{Wait, waits};
     use crate::fault::tracing::Hit;
 
-    /// Waits of thread 7: from and to, us, and whether the end was traced.
+    /// Waits of thread 7: from and to, us, and whether the end is known.
     fn check(lines: &[&str], expected: &[(u64, u64, bool)]) {
         let hits: Vec<_> =
             lines.iter().map(|line| Hit::parse(&format!("  x-7 [001] d..2. {line}")).expect(line)).collect();
         let waits: Vec<_> = waits(&hits).into_iter().filter(|wait| wait.tid == 7).collect();
-        let expected = expected.iter().map(|(from, to, is_traced)| Wait {
+        let expected = expected.iter().map(|(from, to, is_known)| Wait {
             tid: 7,
             from_ns: from * 1000,
             to_ns: to * 1000,
-            is_traced: *is_traced,
+            is_known: *is_known,
         });
         assert_eq!(waits, expected.collect::<Vec<_>>());
     }
@@ -159,7 +170,7 @@ mod tests {
     const IN: &str = "sched_switch: prev_comm=dd prev_pid=9 prev_prio=120 prev_state=S ==> \
                       next_comm=C2 Comp next_pid=7 next_prio=120";
     const WOKEN: &str = "sched_waking: comm=C2 Comp pid=7 prio=120 target_cpu=001";
-    const OWN: &str = "mm_vmscan_memcg_reclaim_end: nr_reclaimed=3";
+    const RAN: &str = "sched_stat_runtime: comm=C2 Comp pid=7 runtime=580000 [ns]";
 
     fn at(us: u64, event: &str) -> String {
         format!("0.{us:06}: {event}")
@@ -184,10 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_was_not_traced_came_before_the_next_hit() {
+    fn a_switch_that_was_not_traced_came_as_long_before_as_the_thread_has_run() {
         check_all(&[(1000, OUT), (1900, WOKEN), (2500, OUT)], &[(1900, 2500, false)]);
-        check_all(&[(1000, OUT), (1900, WOKEN), (2500, OWN), (2600, OUT)], &[(1900, 2500, false)]);
+        check_all(&[(1000, OUT), (1900, WOKEN), (2500, RAN), (2500, OUT)], &[(1900, 1920, true)]);
+        // It cannot have run before.
+        check_all(&[(1000, OUT), (1930, WOKEN), (2500, RAN), (2500, OUT)], &[(1930, 1930, true)]);
+        check_all(&[(1000, OUT), (1900, WOKEN), (2400, IN), (2980, RAN)], &[(1900, 2400, true)]);
         // Neither was the wake.
-        check_all(&[(1000, OUT), (2500, OWN)], &[]);
+        check_all(&[(1000, OUT), (2500, RAN), (2500, OUT)], &[]);
     }
 }

@@ -241,7 +241,7 @@ impl Reclaimed {
         self.ns += to_ns - begin.at_ns;
         for wait in waits.iter().filter(|wait| wait.tid == begin.tid) {
             let both_ns = wait.to_ns.min(to_ns).saturating_sub(wait.from_ns.max(begin.at_ns));
-            if wait.is_traced {
+            if wait.is_known {
                 self.ns -= both_ns;
             } else {
                 self.unknown_ns += both_ns;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn wait(tid: u32, from: u64, to: u64) -> Wait {
-        Wait { tid, from_ns: from * MS, to_ns: to * MS, is_traced: true }
+        Wait { tid, from_ns: from * MS, to_ns: to * MS, is_known: true }
     }
 
     #[test]
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn a_size_of_which_too_much_is_unknown_is_none() {
-        let untraced = |ns| Wait { to_ns: 168 * MS + ns, is_traced: false, ..wait(7, 168, 0) };
-        check(&[(7, 110, 170)], &[untraced(UNKNOWN_NS)], Some(60));
-        check(&[(7, 110, 170)], &[untraced(UNKNOWN_NS + 1)], None);
+        let unknown = |ns| Wait { to_ns: 168 * MS + ns, is_known: false, ..wait(7, 168, 0) };
+        check(&[(7, 110, 170)], &[unknown(UNKNOWN_NS)], Some(60));
+        check(&[(7, 110, 170)], &[unknown(UNKNOWN_NS + 1)], None);
     }
 }
