@@ -25,6 +25,7 @@ pub mod net;
 pub mod page;
 pub mod pairs;
 pub mod poll;
+mod priority;
 pub mod probe;
 pub mod process;
 pub mod reborn;

@@ -7,7 +7,7 @@
 //! Times are wall-clock nanoseconds of the capture; only differences within it mean anything.
 
 mod link;
-mod packet;
+pub(crate) mod packet;
 mod pcap;
 mod stream;
 

@@ -4,8 +4,8 @@
 use anyhow::{Result, bail, ensure};
 
 // Packet types (Leader.java).
-pub(super) const PROPOSAL: i32 = 2;
-pub(super) const ACK: i32 = 3;
+pub(crate) const PROPOSAL: i32 = 2;
+pub(crate) const ACK: i32 = 3;
 pub(super) const INFORM: i32 = 8;
 pub(super) const FOLLOWER_INFO: i32 = 11;
 pub(super) const UP_TO_DATE: i32 = 12;
@@ -24,12 +24,12 @@ const LONGEST: usize = 16 << 20;
 
 /// One packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Packet {
-    pub(super) kind: i32,
-    pub(super) zxid: u64,
-    pub(super) data: Vec<u8>,
+pub(crate) struct Packet {
+    pub(crate) kind: i32,
+    pub(crate) zxid: u64,
+    pub(crate) data: Vec<u8>,
     /// When the segment with its last byte passed.
-    pub(super) at_ns: u64,
+    pub(crate) at_ns: u64,
 }
 
 /// What the bytes at the front of the stream belong to.
@@ -43,7 +43,7 @@ enum Phase {
 
 /// Decodes one direction.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     bytes: Vec<u8>,
     phase: Phase,
     /// SASL tokens seen.
@@ -52,12 +52,12 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: Vec::new(), phase: Phase::Packets, tokens: 0, packets: 0 }
     }
 
     /// Takes the bytes of one segment and gives the packets that end in it.
-    pub(super) fn take(&mut self, at_ns: u64, bytes: &[u8]) -> Result<Vec<Packet>> {
+    pub(crate) fn take(&mut self, at_ns: u64, bytes: &[u8]) -> Result<Vec<Packet>> {
         self.bytes.extend_from_slice(bytes);
         let mut packets = Vec::new();
         while let Some(used) = self.step(at_ns, &mut packets)? {

@@ -1,5 +1,7 @@
-//! A follower that is farther away for a while: a relay adds half of the size each way. The truth is that
-//! addition, for every proposal whose whole way lies within the episode.
+//! A follower that is farther away for a while: a relay adds about half of the size each way. The truth is what
+//! the relay saw of it: from the coming of a proposal from the leader to the passing on of its ACK, so what a
+//! thread of the relay oversleeps and what the follower itself needs are in it, as they are to the leader. Of
+//! all proposals it is that of the one that met most of the episode.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Mode, PATIENCE, Spec};
 use crate::poll;
 use crate::probe::Vantage;
-use crate::relay::Relays;
+use crate::relay::{Relays, Round};
 
 /// How long the delay is on, in sizes.
 const SIZES: u32 = 2;
@@ -30,7 +32,7 @@ impl Fault for FarAway {
     /// To the leader's TCP the relay is the other end, and that one is near: without the follower's own
     /// measurement the delay can only be told to be beyond it.
     fn expected(&self) -> Expected {
-        Expected { cause: "network", also: &["remote"], vantage: Vantage::Leader }
+        Expected { cause: "remote", also: &["network"], vantage: Vantage::Leader }
     }
 
     fn prepare(&self, spec: Spec) -> Result<Spec> {
@@ -54,14 +56,44 @@ impl Fault for FarAway {
             Ok(())
         })?;
         std::thread::sleep(SYNCHRONISED);
-        repeat(times, gap, || {
+        let spans = repeat(times, gap, || {
             let (span, ()) = Span::of(|| {
                 self.0.delay(sid, size / 2);
                 std::thread::sleep(size * SIZES);
                 self.0.delay(sid, Duration::ZERO);
                 Ok(())
             })?;
-            Ok(Episode { sid, span, truth_ns: Some(u64::try_from(size.as_nanos())?) })
-        })
+            Ok(span)
+        })?;
+        let rounds = self.0.rounds(sid);
+        Ok(spans.into_iter().map(|span| Episode { sid, span, truth_ns: longest(&rounds, span) }).collect())
+    }
+}
+
+/// How long that proposal was on its way, of those that came while the delay was on, which met most of it.
+fn longest(rounds: &[Round], span: Span) -> Option<u64> {
+    let came = rounds.iter().filter(|round| (span.from_ns..=span.to_ns).contains(&round.from_ns));
+    let length_ns = |round: &Round| round.to_ns.saturating_sub(round.from_ns);
+    let met = |round: &&Round| (round.to_ns.min(span.to_ns).saturating_sub(round.from_ns), length_ns(round));
+    came.max_by_key(met).map(length_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Round, Span, longest};
+
+    #[test]
+    fn the_proposal_that_met_most_of_the_episode_counts() {
+        let round = |from_ns, to_ns| Round { from_ns, to_ns };
+        let span = Span { from_ns: 100, to_ns: 200 };
+        let rounds = [
+            round(40, 190), // came before
+            round(110, 161),
+            round(120, 172),
+            round(160, 230), // ended long after
+            round(205, 300), // came after
+        ];
+        assert_eq!(longest(&rounds, span), Some(52));
+        assert_eq!(longest(&rounds[..1], span), None);
     }
 }

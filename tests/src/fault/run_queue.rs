@@ -3,16 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::affinity::{Cpus, Pinned};
 use super::clock::monotonic_ns;
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::Ensemble;
+use crate::priority;
 use crate::probe::Vantage;
-
-/// The lowest real-time priority is above every ordinary thread.
-const PRIORITY: i32 = 1;
 
 /// A real-time neighbour on the server's CPU. Linux leaves 5 % of each second to the others, so it takes at
 /// most 0.95 s at a time.
@@ -56,11 +54,7 @@ impl Fault for Neighbour {
 /// Spins on a CPU at real-time priority. Ends with its thread.
 fn spin(cpu: &Cpus, size: Duration) -> Result<Span> {
     cpu.hold(0)?;
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: changes the scheduling of this thread alone; the parameters live here.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0 {
-        bail!("no real-time priority ({}): run the tests as root", std::io::Error::last_os_error());
-    }
+    priority::hold()?;
     let from_ns = monotonic_ns()?;
     let until = Instant::now() + size;
     while Instant::now() < until {

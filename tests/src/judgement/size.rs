@@ -2,14 +2,14 @@
 //!
 //! A delay holds only the part of the fault after its proposal's arrival: where the fault holds the server
 //! whether or not a proposal is there, what went before is added. Where it is part of the work on that
-//! proposal (a flush, a sleep in it, a longer way), the delay holds all of it. At the leader's vantage the
-//! follower's own work is in the delay as well; where its own node measured that, it is known how much it was.
+//! proposal (a flush, a sleep in it, a longer way), the delay holds all of it. Where a fault on the way holds the
+//! answer, it does so when the follower's own work is done; its own node measured how much that was.
 
 use super::{Injection, Stop};
 use crate::probe::{Proposal, Vantage};
 
 /// Faults that lie inside of the work on one proposal.
-const OF_THE_WORK: [&str; 4] = ["fsync", "sleep", "reclaim", "disk_io"];
+const OF_THE_WORK: [&str; 5] = ["fsync", "sleep", "reclaim", "disk_io", "remote"];
 /// An episode may be longer than the fault by this, or by a fifth: setting it and taking it away.
 const EDGES_NS: u64 = 8_000_000;
 const EDGES_PART: u64 = 5;
@@ -26,14 +26,11 @@ pub(super) fn of_process(injection: &Injection, stops: &[Stop]) -> Option<u64> {
 
 /// The size of an injection's cause in one of all delays.
 pub(super) fn of_delay(injection: &Injection, proposal: &Proposal, all: &[Proposal]) -> u64 {
-    let own_work_ns = own_work_ns(proposal, all);
     let parts = proposal.causes_ns.iter().filter(|(cause, _)| injection.expected.allows(cause));
     let told_ns: u64 = parts.map(|(_, ns)| ns).sum();
     match before_ns(injection, proposal.began_at()) {
         // An answer meets what holds it when the work is done.
-        Some(before_ns) => told_ns + before_ns + own_work_ns,
-        // To the leader that work is a part of what was remote.
-        None if injection.expected.allows("remote") => told_ns.saturating_sub(own_work_ns),
+        Some(before_ns) => told_ns + before_ns + own_work_ns(proposal, all),
         None => told_ns,
     }
 }

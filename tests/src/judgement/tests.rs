@@ -74,27 +74,19 @@ fn what_went_before_the_arrival_belongs_to_the_size() {
 }
 
 #[test]
-fn the_followers_own_work_is_no_size_of_the_way() {
+fn an_answer_meets_what_holds_it_when_the_followers_own_work_is_done() {
     let at_leader = |cause| Proposal { vantage: Vantage::Leader, ..delay(1, 110, 251, cause) };
-    let size = |cause, also: &'static [&'static str], to| {
-        let network = Expected { cause: "network", also, vantage: Vantage::Leader };
-        let injection = Injection { expected: network, ..injection("network", 1, 100, to) };
+    let size = |expected, delay_at_leader| {
+        let injection = Injection { expected, ..injection("network", 1, 100, 250) };
         // It worked for 5 ms, as its own node says.
-        check(&injection, &[1], &[at_leader(cause), delay(1, 111, 116, "fsync")])
-            .said
-            .expect("a stall")
-            .size_ns
+        let delays = [delay_at_leader, delay(1, 111, 116, "fsync")];
+        check(&injection, &[1], &delays).said.expect("a stall").size_ns
     };
-    // Its answer met the full queue when the work was done.
-    assert_eq!(size("network", &[], 250), 155 * MS);
-    // A longer way, of which nobody knows more than that it is beyond the leader.
-    let longer = Injection {
-        expected: Expected { cause: "network", also: &["remote"], vantage: Vantage::Leader },
-        ..injection("network", 1, 100, 380)
-    };
-    let longer = Injection { episode: Episode { truth_ns: Some(135 * MS), ..longer.episode }, ..longer };
-    let said = check(&longer, &[1], &[at_leader("remote"), delay(1, 111, 116, "fsync")]).said;
-    assert_eq!(said.expect("a stall").size_ns, 135 * MS);
+    let network = Expected { cause: "network", also: &[], vantage: Vantage::Leader };
+    assert_eq!(size(network, at_leader("network")), 155 * MS);
+    // A longer way, of which nobody knows more than that it is beyond the leader: that work is a part of it.
+    let remote = Expected { cause: "remote", also: &["network"], vantage: Vantage::Leader };
+    assert_eq!(size(remote, at_leader("remote")), 140 * MS);
 }
 
 #[test]
