@@ -85,8 +85,11 @@ fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, now: u64) -> 
         if !FLUSHES.contains(&thread.call) {
             thread.mode &= !mode::FSYNC; // the end of a flush may have been missed
         }
-        threads::add_safepoints(thread.jvm, now, &mut overlay);
-        threads::sleep_in(call.number)
+        let sleep = threads::sleep_in(call.number);
+        if sleep == state::FUTEX {
+            threads::add_safepoints(thread.jvm, now, &mut overlay); // of other sleeps nobody asks
+        }
+        sleep
     };
     thread.switch_out(now, state, &overlay);
     0
@@ -212,10 +215,13 @@ fn woken(task: TaskStruct, tid: u32) -> i32 {
         thread.woken.overlay.gc_ns = 0;
         thread.woken.overlay.safepoint_ns = 0;
         threads::add_safepoints(thread.jvm, now, &mut thread.woken.overlay);
-        let waker = Task::current();
-        let call = SystemCall::current().number;
-        if waker.tgid == thread.tgid && (call == NR_FUTEX || call == NR_FUTEX_WAKE) {
-            woken_by(thread, waker, now);
+        let current = TaskStruct::current();
+        let waker = Task { tgid: current.tgid(), tid: current.tid() };
+        if waker.tgid == thread.tgid {
+            let call = SystemCall::of(current).number;
+            if call == NR_FUTEX || call == NR_FUTEX_WAKE {
+                woken_by(thread, waker, now);
+            }
         }
     }
     thread.woken.at = now;
