@@ -54,7 +54,7 @@ const FULL: Effort = Effort {
     chore: Duration::from_millis(600),
     watched: Duration::from_secs(5),
     slowdown_turns: 4,
-    rounds: 24,
+    rounds: 16,
     paced_rounds: 4,
     saturated: Duration::from_millis(1200),
     paced: Duration::from_secs(2),
