@@ -11,15 +11,17 @@ use super::clock::{monotonic_ns, sleep_until};
 use super::host::Group;
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
+use crate::poll;
 use crate::probe::Vantage;
 
 /// What the server may use of each period.
 const QUOTA_MS: u64 = 4;
 /// The longest period that the kernel takes.
 const PERIOD_US: &str = "1000000";
-/// Its timer goes on for a period after the quota is taken away, and only then the next one begins with its episode. Else a
-/// period may begin within one, and what the group counts is two stalls.
-const PERIOD: Duration = Duration::from_millis(1050);
+/// More than the server uses: periods begin and end, and nobody is throttled.
+const AMPLE_US: &str = "900000";
+/// Two periods, and what a busy host may take longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A quota that is used up at once, until it is taken away. For less than a second, the longest period.
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +55,25 @@ impl Fault for Throttle {
         let _pinned = Pinned::to(pid, &all.split()?.0, all)?;
         let group = Group::around("cpu", pid, |group| group.write("cpu.cfs_period_us", PERIOD_US))?;
         // Threads that are seen in their new group for the first time at the end of a wait have no begin of it.
-        std::thread::sleep(gap.max(PERIOD));
-        repeat(times, gap.max(PERIOD), || {
+        std::thread::sleep(gap);
+        repeat(times, gap, || {
+            await_period(&group)?;
             let before_ns = group.counter("cpu.stat", "throttled_time")?;
             let span = throttle(&group, &agent, size)?;
             let truth_ns = group.counter("cpu.stat", "throttled_time")? - before_ns;
             Ok(Episode { sid, span, truth_ns: Some(truth_ns) })
         })
     }
+}
+
+/// Waits for the begin of a period. They begin at the same phase of the second, however the quota is set and taken away
+/// (`hrtimer_forward_now` in kernel/sched/fair.c). One that began within an episode would make two stalls of it, and what the
+/// group counts is their sum.
+fn await_period(group: &Group) -> Result<()> {
+    group.write("cpu.cfs_quota_us", AMPLE_US)?;
+    let before = group.counter("cpu.stat", "nr_periods")?;
+    let begun = || Ok((group.counter("cpu.stat", "nr_periods")? > before).then_some(()));
+    poll::until("the begin of a period", PATIENCE, begun)
 }
 
 /// Sets a quota, has it used up, and takes it away again.
