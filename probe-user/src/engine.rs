@@ -359,20 +359,13 @@ impl Engine {
         for (link, labels) in &ledger_open {
             ledger.add_open(link, labels);
         }
-        let counters = self.kernel.counters()?;
         let probe = ProbeReport {
             hooks: self.kernel.hooks.clone(),
-            emitted: counters.emitted,
-            lost: counters.lost,
-            links_refused: counters.links_refused,
-            threads_refused: counters.threads_refused,
-            flushes_lost: counters.flushes_lost,
-            switches_missed: counters.switches_missed,
-            clock_discarded: counters.clock_discarded,
             programs: self.kernel.program_runs(),
             skips: self.kernel.program_skips(),
             servers: self.servers().len() as u64,
             fence: self.fence.clone(),
+            ..ProbeReport::from(self.kernel.counters()?)
         };
         Ok(Report { followers: ledger.into_reports(), jvms: self.jvms(), flushes: self.flushes(), probe })
     }

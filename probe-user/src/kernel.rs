@@ -28,7 +28,7 @@ use self::proofs::Proofs;
 use crate::cli::Hooks;
 use crate::fence;
 use crate::jvm::{Jvms, Rung};
-use crate::model::{FenceReport, HookReport};
+use crate::model::{FenceReport, HookReport, ProbeReport};
 use crate::plan::Plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -183,6 +183,31 @@ pub(crate) struct Counters {
     pub(crate) switches_missed: u64,
     /// What clocks discarded.
     pub(crate) clock_discarded: u64,
+}
+
+impl From<Counters> for ProbeReport {
+    /// The rest is left empty.
+    fn from(counters: Counters) -> Self {
+        let Counters {
+            emitted,
+            lost,
+            links_refused,
+            threads_refused,
+            flushes_lost,
+            switches_missed,
+            clock_discarded,
+        } = counters;
+        Self {
+            emitted,
+            lost,
+            links_refused,
+            threads_refused,
+            flushes_lost,
+            switches_missed,
+            clock_discarded,
+            ..Self::default()
+        }
+    }
 }
 
 impl Kernel {
