@@ -188,23 +188,14 @@ pub(crate) struct Counters {
 impl From<Counters> for ProbeReport {
     /// The rest is left empty.
     fn from(counters: Counters) -> Self {
-        let Counters {
-            emitted,
-            lost,
-            links_refused,
-            threads_refused,
-            flushes_lost,
-            switches_missed,
-            clock_discarded,
-        } = counters;
         Self {
-            emitted,
-            lost,
-            links_refused,
-            threads_refused,
-            flushes_lost,
-            switches_missed,
-            clock_discarded,
+            emitted: counters.emitted,
+            lost: counters.lost,
+            links_refused: counters.links_refused,
+            threads_refused: counters.threads_refused,
+            flushes_lost: counters.flushes_lost,
+            switches_missed: counters.switches_missed,
+            clock_discarded: counters.clock_discarded,
             ..Self::default()
         }
     }

@@ -38,14 +38,14 @@ pub(super) fn encode_skips(skips: &[ProgramSkips], e: &mut DescriptorEncoder<'_>
         "Runs of the program that the kernel skipped because it was in it already on that CPU, in runs.";
     let name = "termite_probe_program_runs_skipped";
     let mut metric = e.encode_descriptor(name, help, None, MetricType::Counter)?;
+    if skips.is_empty() {
+        return Ok(()); // this kernel does not count them
+    }
     let sees_instants =
         |one: &&ProgramSkips| one.program.split('_').next().is_some_and(|name| INSTANTS.contains(&name));
     let (named, others): (Vec<_>, Vec<_>) = skips.iter().partition(sees_instants);
     for one in named {
         super::count(&mut metric, &[("program", one.program.as_str())], one.runs)?;
-    }
-    if skips.is_empty() {
-        return Ok(()); // this kernel does not count them
     }
     super::count(&mut metric, &[("program", OTHERS)], others.iter().map(|one| one.runs).sum())
 }
