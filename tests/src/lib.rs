@@ -6,8 +6,10 @@
 //! What is missing on the host (Java, tcpdump, root) is an error that says what to install, never a
 //! silent skip.
 
+mod affinity;
 pub mod agreement;
 pub mod bpf;
+pub mod cache_line;
 pub mod capture;
 pub mod container;
 pub mod demo;

@@ -63,6 +63,17 @@ impl Calls {
         ratios
     }
 
+    /// Calls in one round, and what one of them took above the empty program's, ns.
+    pub fn added_in(&self, round: usize) -> (u64, f64) {
+        let slices = self.rounds.get(&round).map_or(&[][..], Vec::as_slice);
+        let count = slices.iter().map(|slice| slice.ours.count).sum();
+        let typical = |which: fn(&Slice) -> Runs| match count {
+            0 => 0.0,
+            _ => typical_ns(slices, which),
+        };
+        (count, typical(|slice| slice.ours) - typical(|slice| slice.empty))
+    }
+
     /// Calls in a second.
     pub fn per_second(&self) -> f64 {
         let count: u64 = self.rounds.values().flatten().map(|slice| slice.ours.count).sum();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::sys::{Stats, enable_stats};
+use termite_probe_tests::cache_line;
 use termite_probe_tests::ensemble::{Ensemble, Spec};
 use termite_probe_tests::load::{Pace, time};
 use termite_probe_tests::markdown::{Table, median};
@@ -150,12 +151,13 @@ fn watched(effort: &Effort, page: &mut Page) -> Result<()> {
     let ensemble = Ensemble::start(&Spec::voters(3))?;
     let endpoint = || ensemble.client(ensemble.leader()?);
     time(endpoint()?, Pace::Rate(RATE), effort.warm_up)?;
-    let (mut seen, mut turns, mut lasted) = (ByProgram::new(), 0, Duration::ZERO);
+    let (mut seen, mut turns, mut lasted, mut lines_ns) = (ByProgram::new(), 0, Duration::ZERO, Vec::new());
     for (round, twins_first) in ROUNDS.into_iter().enumerate() {
         progress(&format!("scheduler: watched, round {} of {}", round + 1, ROUNDS.len()));
         let (twins, probe) = attach(twins_first, || Probe::serve(&ensemble.quorum_ports()))?;
         let look = Look::new(&twins, &probe, round);
         let (to, duration) = (endpoint()?, effort.watched);
+        let line_before = cache_line::transfer_ns()?;
         thread::scope(|scope| -> Result<()> {
             let load = scope.spawn(move || time(to, Pace::Rate(RATE), duration));
             let (begin, before) = (Instant::now(), turns_on_cpu(&ensemble.pids())?);
@@ -164,11 +166,34 @@ fn watched(effort: &Effort, page: &mut Page) -> Result<()> {
             turns += turns_on_cpu(&ensemble.pids())?.saturating_sub(before);
             load.join().map_err(|_| anyhow!("the load panicked"))?.map(|_| ())
         })?;
+        lines_ns.push((line_before, cache_line::transfer_ns()?));
         probe.stop()?;
     }
     seen.retain(|_, calls| is_its_hook(&calls.hook));
     show_watched(&seen, turns as f64 / lasted.as_secs_f64(), page);
+    show_rounds(&seen, &lines_ns, page);
     Ok(())
+}
+
+/// Round by round, beside what a cache line took from one CPU to the other before and after it.
+fn show_rounds(seen: &ByProgram, lines_ns: &[(f64, f64)], page: &mut Page) {
+    let mut table = Table::new(["round", "added, mean of all", "cache line between CPUs, before", "after"]);
+    for (round, (before, after)) in lines_ns.iter().enumerate() {
+        let runs: Vec<(u64, f64)> = seen.values().map(|calls| calls.added_in(round)).collect();
+        let count: u64 = runs.iter().map(|(count, _)| count).sum();
+        let added: f64 = runs.iter().map(|(count, added)| *count as f64 * added).sum();
+        table.row([
+            (round + 1).to_string(),
+            format!("{:+.0} ns", added / count.max(1) as f64),
+            format!("{before:.0} ns"),
+            format!("{after:.0} ns"),
+        ]);
+    }
+    page.table(&table);
+    page.remark(
+        "A wake on one CPU and the switch on another touch the same lines of a clock, so the figure follows what a line takes. \
+         Where the host runs the CPUs of its guest is its own affair.",
+    );
 }
 
 fn show_watched(seen: &ByProgram, turns_per_second: f64, page: &mut Page) {

@@ -5,7 +5,6 @@
 //! its size by that measurement. Invariants: a fault is taken away again when its injector returns or
 //! fails; nothing here reads or starts the probe. Not here: what the probe made of it.
 
-mod affinity;
 mod agent;
 mod bucket;
 mod clock;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::affinity::{Cpus, Pinned};
 use super::clock::monotonic_ns;
 use super::{Episode, Expected, Fault, Span, repeat};
+use crate::affinity::{Cpus, Pinned};
 use crate::ensemble::Ensemble;
 use crate::priority;
 use crate::probe::Vantage;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::affinity::{Cpus, Pinned};
 use super::agent::{self, Agent};
 use super::clock::{monotonic_ns, sleep_until};
 use super::host::Group;
 use super::{Episode, Expected, Fault, Span, repeat};
+use crate::affinity::{Cpus, Pinned};
 use crate::ensemble::{Ensemble, Spec};
 use crate::poll;
 use crate::probe::Vantage;

@@ -6,6 +6,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // Atomic instructions on the BPF target, see `atomic`.
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
+// Assembly on it, see `threads::unrelated`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod atomic;

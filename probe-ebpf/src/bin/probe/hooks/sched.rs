@@ -13,7 +13,7 @@ use probe_ebpf::thread::{Overlay, Segment, Thread, by, mode, path, state};
 use crate::charge;
 use crate::emit::{lost, submit};
 use crate::kernel::{SystemCall, Task, TaskStruct, config, offset};
-use crate::threads::{self, is_tracked, now};
+use crate::threads::{self, is_tracked, now, unrelated};
 use crate::{maps, safepoints};
 
 // include/linux/sched.h; the values of a task's state at a switch.
@@ -46,22 +46,26 @@ const NOTABLE_NS: u64 = 1_000_000;
 #[btf_tracepoint(function = "sched_switch")]
 fn switch_tp(ctx: BtfTracePointContext) -> i32 {
     let (prev, next) = (TaskStruct(ctx.arg(1)), TaskStruct(ctx.arg(2)));
-    let (out, into) = (prev.tid(), next.tid());
-    if is_tracked(out) {
+    let (goes, comes) = (is_tracked(prev.tid()), is_tracked(next.tid()));
+    if !goes & !comes {
+        return 0;
+    }
+    let now = now();
+    let again = unrelated(now);
+    if goes {
         let preempted: u64 = ctx.arg(0);
         let state: u64 = ctx.arg(3);
-        switched_out(prev, (preempted & 1 == 1) as u32, state as u32);
+        switched_out(prev, (preempted & 1 == 1) as u32, state as u32, now);
     }
-    if is_tracked(into) {
-        switched_in(next, prev);
+    if comes {
+        switched_in(next, prev, again);
     }
     0
 }
 
 #[inline(never)]
-fn switched_out(task: TaskStruct, preempted: u32, task_state: u32) -> i32 {
+fn switched_out(task: TaskStruct, preempted: u32, task_state: u32, now: u64) -> i32 {
     let Some(thread) = threads::find(task.tid()) else { return 0 };
-    let now = now();
     threads::wake_up(thread, now);
     // SAFETY: a map value lives as long as the map; this CPU's scheduler alone has the task.
     let thread = unsafe { &mut *thread };
@@ -101,11 +105,10 @@ pub fn is_stopped(task: TaskStruct, task_state: u32) -> bool {
 }
 
 #[inline(never)]
-fn switched_in(task: TaskStruct, prev: TaskStruct) -> i32 {
+fn switched_in(task: TaskStruct, prev: TaskStruct, now: u64) -> i32 {
     let Some(thread) = threads::find(task.tid()) else { return 0 };
     // SAFETY: as in `switched_out`.
     let thread = unsafe { &mut *thread };
-    let now = now();
     let mut overlay = Overlay { irq_ns: threads::irq_ns(now), ..Overlay::default() };
     if thread.state == state::FUTEX && thread.woken.at == 0 {
         // Else those at the wake count.

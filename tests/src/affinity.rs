@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// A set of CPUs.
 #[derive(Clone, Copy)]
-pub(super) struct Cpus(libc::cpu_set_t);
+pub(crate) struct Cpus(libc::cpu_set_t);
 
 impl Cpus {
     /// Those that the calling thread may use.
-    pub(super) fn of_this_thread() -> Result<Self> {
+    pub(crate) fn of_this_thread() -> Result<Self> {
         let mut cpus = Self::none();
         // SAFETY: the kernel writes a set of bits, up to the size that it is told.
         if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut cpus.0) } != 0 {
@@ -24,7 +24,7 @@ impl Cpus {
     }
 
     /// The last one, and all others.
-    pub(super) fn split(self) -> Result<(Self, Self)> {
+    pub(crate) fn split(self) -> Result<(Self, Self)> {
         let own: Vec<usize> =
             (0..usize::try_from(libc::CPU_SETSIZE)?).filter(|cpu| self.holds(*cpu)).collect();
         let [rest_of @ .., last_of] = own.as_slice() else { bail!("a thread without a CPU") };
@@ -36,7 +36,7 @@ impl Cpus {
     }
 
     /// Lets one thread run on these only; 0 is the calling one.
-    pub(super) fn hold(&self, tid: libc::pid_t) -> Result<()> {
+    pub(crate) fn hold(&self, tid: libc::pid_t) -> Result<()> {
         // SAFETY: the kernel reads one set that lives until the call returns.
         if unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const self.0) } != 0 {
             return Err(std::io::Error::last_os_error()).context("cannot set a thread's CPUs");
@@ -61,7 +61,7 @@ impl Cpus {
 }
 
 /// A process whose threads may run on some CPUs only.
-pub(super) struct Pinned {
+pub(crate) struct Pinned {
     pid: u32,
     all: Cpus,
 }
@@ -69,7 +69,7 @@ pub(super) struct Pinned {
 impl Pinned {
     /// Pins every thread of a process; those that start later take it over from the one that starts them.
     /// `all` is what it may use again when this is dropped.
-    pub(super) fn to(pid: u32, cpus: &Cpus, all: Cpus) -> Result<Self> {
+    pub(crate) fn to(pid: u32, cpus: &Cpus, all: Cpus) -> Result<Self> {
         let pinned = Self { pid, all };
         pinned.set(cpus)?;
         Ok(pinned)
