@@ -11,6 +11,7 @@ use super::clock::{monotonic_ns, sleep_until};
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
 use crate::net::Namespace;
+use crate::priority;
 use crate::probe::Vantage;
 
 /// Fills at a kilobyte a second, and holds hardly more than one packet.
@@ -86,6 +87,7 @@ impl Fault for TokenBucket {
 
 /// When the datagrams of an episode arrive.
 fn arrivals(sink: &UdpSocket) -> Result<[u64; DATAGRAMS]> {
+    priority::hold()?; // else its wait for a CPU would be a part of the truth
     let mut arrivals = [0; DATAGRAMS];
     for at in &mut arrivals {
         sink.recv(&mut [0; FILLER.len()]).context("a datagram was lost")?;

@@ -163,7 +163,7 @@ pub fn judge(
         Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
         Place::Leader => Some(of_stops(injection, stops)),
     };
-    let said = said.map(|said| match size::of_process(injection, stops) {
+    let said = said.map(|said| match size::of_process(injection, &said.verdict, stops) {
         Some(size_ns) if said.is_right_server && said.is_right_cause => Said { size_ns, ..said },
         _ => said,
     });

@@ -14,13 +14,13 @@ const OF_THE_WORK: [&str; 5] = ["fsync", "sleep", "reclaim", "disk_io", "remote"
 const EDGES_NS: u64 = 8_000_000;
 const EDGES_PART: u64 = 5;
 
-/// Where the probe tells of a stop of the whole process, its length is the size: the longest that met the span.
-/// The part of a delay is shorter, by what its thread did before it noticed the stop.
-pub(super) fn of_process(injection: &Injection, stops: &[Stop]) -> Option<u64> {
+/// Where the probe tells of a stop of the whole process and that is its verdict, its length is the size: the longest that met
+/// the span. The part of a delay is shorter, by what its thread did before it noticed the stop.
+pub(super) fn of_process(injection: &Injection, verdict: &str, stops: &[Stop]) -> Option<u64> {
     let span = injection.episode.span;
     let own = stops.iter().filter(|stop| stop.tid == 0 && stop.sid == Some(injection.episode.sid));
     let met = own.filter(|stop| stop.began_at < span.to_ns && stop.ended_at > span.from_ns);
-    let meant = met.filter(|stop| injection.expected.allows(&stop.cause));
+    let meant = met.filter(|stop| stop.cause == verdict);
     meant.map(|stop| stop.ended_at - stop.began_at).max()
 }
 

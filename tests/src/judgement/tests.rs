@@ -74,6 +74,23 @@ fn what_went_before_the_arrival_belongs_to_the_size() {
 }
 
 #[test]
+fn a_stop_of_the_process_is_the_size_where_it_is_the_verdict() {
+    let stop = Stop { sid: Some(1), tid: 0, cause: "gc".to_owned(), began_at: 101 * MS, ended_at: 250 * MS };
+    let size = |cause| {
+        let expected = Expected { cause: "stopped", also: &["gc"], vantage: Vantage::Follower };
+        let injection = Injection { expected, ..injection("stopped", 1, 100, 250) };
+        let delays = [delay(1, 100, 248, cause)];
+        judge(&injection, &BTreeSet::from([1]), &delays, std::slice::from_ref(&stop))
+            .said
+            .expect("a stall")
+            .size_ns
+    };
+    assert_eq!(size("gc"), 149 * MS);
+    // A collection that came by meanwhile says nothing about another cause.
+    assert_eq!(size("stopped"), 147 * MS);
+}
+
+#[test]
 fn an_answer_meets_what_holds_it_when_the_followers_own_work_is_done() {
     let at_leader = |cause| Proposal { vantage: Vantage::Leader, ..delay(1, 110, 251, cause) };
     let size = |expected, delay_at_leader| {
