@@ -4,7 +4,8 @@
 //! again, and the other end's timestamp in each segment that brings data. Out: how a proposal's delay splits
 //! into what it waited here, what was sent again, one round trip, and what its answer waited on the way back;
 //! the rest is the other node's. Invariants: the shares never exceed the delay together; a share that was not seen
-//! is 0, so what is not seen counts as the other node's, and never the other way round.
+//! is 0, so what is not seen counts as the other node's, and never the other way round; an answer that was held is known
+//! to half a tick of the stamps.
 //!
 //! Why not TCP's smoothed round trip: the other end acknowledges with its next data, or 40 ms later, so it holds
 //! that node's own work. The smallest round trip is free of it; so is a hole that was mended, which the other
@@ -314,7 +315,8 @@ impl Path {
         // Sent while the one before was still on its way: TCP holds new bytes back while its own fill the
         // queue (tcp_small_queue_check), so these may have waited there since.
         let waited = if before > self.due_at { ticks as u64 * TICK_NS } else { 0 };
-        late - TICK_NS + waited
+        // By how much of a tick its sending came after the stamp is not known: half of one is never off by more.
+        late - TICK_NS / 2 + waited
     }
 
     /// How the delay of a proposal that ends at `sent_seq` splits, when its answer ends at `ack_seq`.
