@@ -11,11 +11,12 @@ mod ports;
 mod programs;
 mod proofs;
 
-use aya::maps::{Array, HashMap, MapData, MapError, RingBuf, Stack};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, Stack};
 use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::{Config, Offsets, Process, counter, kind};
+use probe_ebpf::irq::Interrupts;
 use probe_ebpf::link::Link;
 use probe_ebpf::safepoint::Pauses;
 
@@ -162,6 +163,7 @@ pub(crate) struct Kernel {
     proofs: Proofs,
     free_slots: Stack<MapData, u32>,
     counters: Array<MapData, u64>,
+    interrupts: PerCpuArray<MapData, Plain<Interrupts>>,
     /// Number of link slots.
     pub(crate) slots: u32,
 }
@@ -183,6 +185,8 @@ pub(crate) struct Counters {
     pub(crate) switches_missed: u64,
     /// What clocks discarded.
     pub(crate) clock_discarded: u64,
+    /// What the clocks of interrupts discarded.
+    pub(crate) interrupts_discarded: u64,
 }
 
 impl From<Counters> for ProbeReport {
@@ -196,6 +200,7 @@ impl From<Counters> for ProbeReport {
             flushes_lost: counters.flushes_lost,
             switches_missed: counters.switches_missed,
             clock_discarded: counters.clock_discarded,
+            interrupts_discarded: counters.interrupts_discarded,
             ..Self::default()
         }
     }
@@ -231,6 +236,7 @@ impl Kernel {
             proofs: Proofs(take(&mut ebpf, "PROOFS")?),
             free_slots: take(&mut ebpf, "FREE_SLOTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
+            interrupts: take(&mut ebpf, "INTERRUPTS")?,
             slots: settings.links,
             log,
             jvms,
@@ -352,12 +358,15 @@ impl Kernel {
         let get = |index: u32| {
             self.counters.get(&index, 0).map_err(|source| KernelError::Map { name: "COUNTERS", source })
         };
+        let interrupts = self.interrupts.get(&0, 0);
+        let interrupts = interrupts.map_err(|source| KernelError::Map { name: "INTERRUPTS", source })?;
         let mut counters = Counters {
             links_refused: get(counter::LINKS_REFUSED)?,
             threads_refused: get(counter::THREADS_REFUSED)?,
             flushes_lost: get(counter::FLUSHES_LOST)?,
             switches_missed: get(counter::SWITCHES_MISSED)?,
             clock_discarded: get(counter::CLOCK_DISCARDED)?,
+            interrupts_discarded: interrupts.iter().map(|clock| clock.0.discarded).sum(),
             ..Counters::default()
         };
         for (index, (emitted, lost)) in counters.emitted.iter_mut().zip(&mut counters.lost).enumerate() {

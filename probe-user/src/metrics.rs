@@ -324,6 +324,11 @@ impl Exposition {
                 "Instants of thread clocks out of order, and spans that did not add up, in occurrences.",
                 self.report.clock_discarded,
             ),
+            (
+                "termite_probe_interrupts_discarded",
+                "Begins and ends of interrupts without each other, in occurrences.",
+                self.report.interrupts_discarded,
+            ),
         ];
         for (name, help, value) in single {
             e.encode_descriptor(name, help, None, MetricType::Counter)?

@@ -227,6 +227,8 @@ pub struct ProbeReport {
     pub switches_missed: u64,
     /// Instants of thread clocks that were out of order, and spans that did not add up: their time is unexplained.
     pub clock_discarded: u64,
+    /// Begins and ends of interrupts without each other: their time counts as whatever they interrupted.
+    pub interrupts_discarded: u64,
     /// What each program cost; `None` while the kernel does not time programs.
     pub programs: Option<Vec<ProgramRuns>>,
     /// Runs that the kernel skipped; empty where it does not count them (before 5.12).

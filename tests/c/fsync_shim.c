@@ -5,6 +5,7 @@
  *   word 0           how many ns the next call is to sleep; taken back to 0 by the call that does
  *   word 1           how many calls were logged
  *   word 2 + 4n ...  call n modulo CALLS: began, sleep began, sleep ended, ended (CLOCK_MONOTONIC, ns)
+ * Where FSYNC_SHIM_EACH is set, every call that is not told otherwise sleeps for so many ns: a disk as slow as that.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,6 +23,7 @@
 static _Atomic uint64_t *words;
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
+static uint64_t each;
 
 static uint64_t now(void)
 {
@@ -33,12 +35,14 @@ static uint64_t now(void)
 
 __attribute__((constructor)) static void begin(void)
 {
-	const char *path = getenv("FSYNC_SHIM");
+	const char *path = getenv("FSYNC_SHIM"), *of_each = getenv("FSYNC_SHIM_EACH");
 	int fd;
 	void *map;
 
 	real_fdatasync = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 	real_fsync = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+	if (of_each)
+		each = strtoull(of_each, NULL, 10);
 	if (!path)
 		return;
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -61,6 +65,8 @@ static int watched(int (*call)(int), int fd)
 	if (!words)
 		return call(fd);
 	length = atomic_exchange(&words[0], 0);
+	if (!length)
+		length = each;
 	if (length) {
 		struct timespec t = { (time_t)(length / 1000000000u), (long)(length % 1000000000u) };
 

@@ -42,6 +42,7 @@ pub(crate) fn summary_json(report: &Report, clock: &WallClock) -> String {
         "flushes_lost": report.probe.flushes_lost,
         "switches_missed": report.probe.switches_missed,
         "clock_discarded": report.probe.clock_discarded,
+        "interrupts_discarded": report.probe.interrupts_discarded,
         "runs_skipped": skips,
     })
     .to_string()
@@ -162,6 +163,12 @@ pub(crate) fn summary_text(report: &Report) -> String {
         push(format!(
             "{} times a thread's clock was out of order, and that time is unexplained",
             report.probe.clock_discarded
+        ));
+    }
+    if report.probe.interrupts_discarded > 0 {
+        push(format!(
+            "{} begins or ends of interrupts were not seen: that time is told as what they interrupted",
+            report.probe.interrupts_discarded
         ));
     }
     for ProgramSkips { program, runs } in report.probe.skips.iter().filter(|skips| skips.runs > 0) {

@@ -379,11 +379,13 @@ fn the_summary_tells_what_was_lost_and_refused() {
     report.probe.links_refused = 4;
     report.probe.threads_refused = 5;
     report.probe.clock_discarded = 6;
+    report.probe.interrupts_discarded = 7;
     let text = summary_text(&report);
     assert!(text.contains("10 of 100 proposal records were lost"), "{text}");
     assert!(text.contains("4 connections had no free slot"), "{text}");
     assert!(text.contains("5 times a thread on a proposal's path got no clock"), "{text}");
     assert!(text.contains("6 times a thread's clock was out of order"), "{text}");
+    assert!(text.contains("7 begins or ends of interrupts were not seen"), "{text}");
     assert!(!text.contains("no record was lost"), "{text}");
 }
 

@@ -4,14 +4,17 @@
 //! anything attached ([`pairs`]). Those without are put beside themselves in the same way: what they differ by is chance.
 //! The part of the loss that the kernel accounts to the programs stands beside what was measured from outside.
 
-use std::path::Path;
+use std::env::temp_dir;
+use std::path::PathBuf;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::sys::{Stats, enable_stats};
 use termite_probe_tests::ensemble::{Ensemble, Spec};
+use termite_probe_tests::fault::on_slow_disks;
 use termite_probe_tests::load::{Pace, time};
+use termite_probe_tests::machine::CpuTime;
 use termite_probe_tests::markdown::Table;
 use termite_probe_tests::pairs::{Summary, ratios};
 
@@ -21,8 +24,12 @@ use crate::programs::Twins;
 use crate::stage::Probe;
 use crate::{Effort, progress};
 
-/// Unanswered writes at a time when the throughput is wanted.
-const OUTSTANDING: usize = 64;
+/// Unanswered writes at a time that keep every CPU busy.
+const SATURATING: usize = 64;
+/// Unanswered writes at a time that wait for the disks.
+const WAITING: usize = 8;
+/// What a flush takes longer where the disks are what limits: much like a volume of a cloud.
+const SLOW_FLUSH: Duration = Duration::from_millis(2);
 /// Writes a second when the latency is wanted.
 const RATE: u32 = 1000;
 /// After the start of the probe, and as long without it, until caches and clocks have settled.
@@ -78,7 +85,7 @@ impl Kind {
 /// What one sample found, by what was attached.
 type Samples = Vec<(Kind, f64)>;
 
-/// What the kernel accounts to the programs while all servers are watched and saturated, of one write.
+/// What the kernel accounts to the programs while all servers are watched and get as much as they can take, of one write.
 struct Accounted {
     /// Runs of programs.
     runs: f64,
@@ -86,50 +93,89 @@ struct Accounted {
     added_us: f64,
     /// The same as a part of all CPU time of the host.
     share: f64,
+    /// The part of all CPU time in which nobody had anything to do.
+    idle: f64,
 }
 
-/// Measures with the transaction logs on disk and in memory.
+/// An ensemble, and what limits it.
+struct Case {
+    /// Where the logs are, in words.
+    logs: &'static str,
+    directory: PathBuf,
+    slow_flush: Option<Duration>,
+    outstanding: usize,
+}
+
+impl Case {
+    fn all() -> [Self; 3] {
+        let memory = PathBuf::from(MEMORY);
+        [
+            Self { logs: "on disk", directory: temp_dir(), slow_flush: None, outstanding: SATURATING },
+            Self { logs: "in memory", directory: memory.clone(), slow_flush: None, outstanding: SATURATING },
+            Self {
+                logs: "on slow disks",
+                directory: memory,
+                slow_flush: Some(SLOW_FLUSH),
+                outstanding: WAITING,
+            },
+        ]
+    }
+
+    fn start(&self) -> Result<Ensemble> {
+        let spec = Spec::voters(3).in_directory(&self.directory);
+        Ensemble::start(&match self.slow_flush {
+            None => spec,
+            Some(each) => on_slow_disks(spec, each)?,
+        })
+    }
+
+    /// Writes a second of an ensemble that gets as many as it can take.
+    fn saturate(&self, ensemble: &Ensemble, duration: Duration) -> Result<f64> {
+        let endpoint = ensemble.client(ensemble.leader()?)?;
+        Ok(time(endpoint, Pace::Outstanding(self.outstanding), duration)?.per_second)
+    }
+}
+
+/// Measures with the transaction logs on disk, in memory, and on disks that leave the CPUs idle.
 pub fn measure(effort: &Effort, page: &mut Page) -> Result<()> {
     page.section(
         "A real ensemble with and without the probe",
         &format!(
-            "Three ZooKeeper servers on this host, writes of 100 bytes through the leader. Throughput: {OUTSTANDING} \
-             writes outstanding for {:.1} s a sample; latency: {RATE} writes a second for {:.1} s. Each sample is put \
-             beside the two without anything that were taken right before and after it; *middle*: the median of the \
-             ratios, and between which bounds it lies with 95 % certainty. A disk hides much of what a probe may cost, \
-             so once more with the logs in memory.",
+            "Three ZooKeeper servers on this host, writes of 100 bytes through the leader. Throughput: {SATURATING} \
+             writes outstanding for {:.1} s a sample, which keeps all CPUs busy; latency: {RATE} writes a second for {:.1} s. \
+             Each sample is put beside the two without anything that were taken right before and after it; *middle*: the \
+             median of the ratios, and between which bounds it lies with 95 % certainty. A disk hides much of what a probe \
+             may cost, so once more with the logs in memory. And once as most ensembles live, limited by their disks: each \
+             flush takes {:.0} ms longer, {WAITING} writes are outstanding, and CPUs are left idle.",
             effort.saturated.as_secs_f64(),
-            effort.paced.as_secs_f64()
+            effort.paced.as_secs_f64(),
+            SLOW_FLUSH.as_secs_f64() * 1000.0,
         ),
     );
-    for (place, logs) in [(std::env::temp_dir().as_path(), "on disk"), (Path::new(MEMORY), "in memory")] {
-        progress(&format!("ensemble: starting three ZooKeeper servers, logs {logs}"));
-        let ensemble = Ensemble::start(&Spec::voters(3).in_directory(place))?;
+    for case in Case::all() {
+        progress(&format!("ensemble: starting three ZooKeeper servers, logs {}", case.logs));
+        let ensemble = case.start()?;
         progress("ensemble: warming up");
-        saturate(&ensemble, effort.warm_up)?;
-        let throughput = throughput(&ensemble, effort)?;
+        // Whatever limits it later: until the JVMs have compiled what is hot.
+        let endpoint = ensemble.client(ensemble.leader()?)?;
+        time(endpoint, Pace::Outstanding(SATURATING), effort.warm_up)?;
+        let throughput = throughput(&case, &ensemble, effort)?;
         let latency = latency(&ensemble, effort)?;
-        let accounted = account(&ensemble, effort)?;
-        show(logs, &throughput, &latency, &accounted, page);
+        let accounted = account(&case, &ensemble, effort)?;
+        show(case.logs, &throughput, &latency, &accounted, page);
     }
     Ok(())
 }
 
-/// Writes a second of an ensemble that gets as many as it can take.
-fn saturate(ensemble: &Ensemble, duration: Duration) -> Result<f64> {
-    let endpoint = ensemble.client(ensemble.leader()?)?;
-    Ok(time(endpoint, Pace::Outstanding(OUTSTANDING), duration)?.per_second)
-}
-
-fn throughput(ensemble: &Ensemble, effort: &Effort) -> Result<Samples> {
+fn throughput(case: &Case, ensemble: &Ensemble, effort: &Effort) -> Result<Samples> {
     let mut samples = Samples::new();
     for round in 0..effort.rounds {
         progress(&format!("ensemble: throughput, round {} of {}", round + 1, effort.rounds));
         for kind in Kind::ROUND {
-            samples.push((kind, kind.during(ensemble, || saturate(ensemble, effort.saturated))?));
+            samples.push((kind, kind.during(ensemble, || case.saturate(ensemble, effort.saturated))?));
         }
     }
-    let last = saturate(ensemble, effort.saturated)?;
+    let last = case.saturate(ensemble, effort.saturated)?;
     samples.push((Kind::Without, last));
     Ok(samples)
 }
@@ -150,16 +196,18 @@ fn latency(ensemble: &Ensemble, effort: &Effort) -> Result<[Samples; 2]> {
     Ok(samples)
 }
 
-fn account(ensemble: &Ensemble, effort: &Effort) -> Result<Accounted> {
+fn account(case: &Case, ensemble: &Ensemble, effort: &Effort) -> Result<Accounted> {
     progress("ensemble: what the kernel accounts");
     let _statistics = enable_stats(Stats::RunTime).context("cannot have the kernel time programs")?;
-    let (mut seen, mut rates) = (ByProgram::new(), Vec::new());
+    let (mut seen, mut rates, mut idle) = (ByProgram::new(), Vec::new(), Vec::new());
     for (round, twins_first) in [true, false].into_iter().enumerate() {
         let (twins, probe) = attach(twins_first, || Probe::serve(&ensemble.quorum_ports()))?;
         let look = Look::new(&twins, &probe, round);
         thread::scope(|scope| -> Result<()> {
-            let load = scope.spawn(|| saturate(ensemble, effort.watched));
+            let load = scope.spawn(|| case.saturate(ensemble, effort.watched));
+            let before = CpuTime::now()?;
             look.collect(effort.watched, &mut seen)?;
+            idle.push(CpuTime::now()?.idle_since(before));
             rates.push(load.join().map_err(|_| anyhow!("the load panicked"))??);
             Ok(())
         })?;
@@ -172,6 +220,7 @@ fn account(ensemble: &Ensemble, effort: &Effort) -> Result<Accounted> {
         runs: seen.values().map(Calls::per_second).sum::<f64>() / writes,
         added_us: added_ns / writes / 1000.0,
         share: added_ns / 1e9 / cpus,
+        idle: idle.iter().sum::<f64>() / idle.len() as f64,
     })
 }
 
@@ -202,12 +251,13 @@ fn show(logs: &str, throughput: &Samples, latency: &[Samples; 2], accounted: &Ac
     let [p50, p99] = latency.each_ref().map(values);
     page.remark(&format!(
         "With the logs {logs} and nothing attached: {:.0} writes a second, p50 {p50:.2} ms, p99 {p99:.2} ms (medians). With \
-         all three watched and saturated, programs run {:.0} times a write and take {:.1} µs of it above empty ones, {:.1} % \
-         of all CPU time, as the kernel accounts it.",
+         all three watched, programs run {:.0} times a write and take {:.1} µs of it above empty ones, {:.1} % of all CPU \
+         time, as the kernel accounts it; CPUs are idle for {:.0} % of it.",
         values(throughput),
         accounted.runs,
         accounted.added_us,
-        accounted.share * 100.0
+        accounted.share * 100.0,
+        accounted.idle * 100.0
     ));
     let all = of(throughput, Kind::All);
     let measured = format!(

@@ -44,7 +44,7 @@ pub use self::lock::Lock;
 pub use self::loss::Loss;
 pub use self::reclaim::Reclaim;
 pub use self::run_queue::Neighbour;
-pub use self::shim::Sleep;
+pub use self::shim::{Sleep, on_slow_disks};
 pub use self::stops::{Stopped, Stops};
 pub use self::thread_print::ThreadPrint;
 pub use self::throttle::Throttle;

@@ -34,6 +34,11 @@ pub(super) fn prepare(spec: Spec) -> Result<Spec> {
     Ok(spec.with_environment("LD_PRELOAD", library).with_environment("FSYNC_SHIM", FILE))
 }
 
+/// Has every flush of every server take this much longer, as on a slower disk; CPUs have nothing to do meanwhile.
+pub fn on_slow_disks(spec: Spec, each: Duration) -> Result<Spec> {
+    Ok(prepare(spec)?.with_environment("FSYNC_SHIM_EACH", &each.as_nanos().to_string()))
+}
+
 fn library() -> Result<PathBuf> {
     compiled("fsync-shim.so", SOURCE, |directory| {
         let (source, library) = (directory.join("fsync_shim.c"), directory.join("fsync-shim.so"));
