@@ -20,6 +20,9 @@ const BEFORE_NS: u64 = 5_000_000;
 /// Unless a delay is at least this part of the truth, the episode caused none: no proposal met it.
 const LEAST_PART: u64 = 2;
 
+/// Nor did one that held its server for less: waits of threads are told from this length on.
+const LEAST_NS: u64 = 1_000_000;
+
 /// Sums that differ by this part of themselves are about the same.
 const ABOUT_PART: u64 = 10;
 
@@ -158,8 +161,8 @@ pub fn judge(
 ) -> Finding {
     let Injection { fault, place, episode, .. } = *injection;
     let said = match place {
-        // Whoever measured it saw nothing: the fault did not come about.
-        _ if episode.truth_ns == Some(0) => None,
+        // Whoever measured it saw nothing to speak of: the fault did not come about.
+        _ if episode.truth_ns.is_some_and(|truth_ns| truth_ns < LEAST_NS) => None,
         Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
         Place::Leader => Some(of_stops(injection, stops)),
     };

@@ -136,8 +136,15 @@ fn a_fault_that_no_proposal_met_caused_no_stall() {
     let score = Score::of([&finding]);
     assert_eq!((score.injected, score.stalls), (1, 0));
     let mut injection = injection("cpu_throttle", 1, 100, 250);
-    injection.episode.truth_ns = Some(0);
-    assert_eq!(check(&injection, &[1], &[delay(1, 100, 251, "run_queue")]).said, None, "no fault at all");
+    for nearly_none in [0, MS - 1] {
+        injection.episode.truth_ns = Some(nearly_none);
+        assert_eq!(check(&injection, &[1], &[delay(1, 100, 251, "run_queue")]).said, None, "no fault at all");
+        let leader = Injection { place: Place::Leader, ..injection };
+        assert_eq!(check(&leader, &[1], &[]).said, None, "no fault at all");
+    }
+    injection.episode.truth_ns = Some(MS);
+    let leader = Injection { place: Place::Leader, ..injection };
+    assert!(check(&leader, &[1], &[]).said.is_some(), "nothing seen of a fault");
 }
 
 #[test]
