@@ -315,7 +315,8 @@ impl Path {
         // Sent while the one before was still on its way: TCP holds new bytes back while its own fill the
         // queue (tcp_small_queue_check), so these may have waited there since.
         let waited = if before > self.due_at { ticks as u64 * TICK_NS } else { 0 };
-        // By how much of a tick its sending came after the stamp is not known: half of one is never off by more.
+        // How much of the stamp's tick had gone by when it was sent is not known: with half of it, this is off by half a
+        // tick at most.
         late - TICK_NS / 2 + waited
     }
 

@@ -99,7 +99,7 @@ fn check(text: &str, is_rust: bool) -> Vec<(usize, String)> {
     findings
 }
 
-/// Whether the line has such a path from the root; `/proc/PID/root/` is another thing.
+/// Whether such a path begins in the line: the root of a process, as /proc shows it, is another thing.
 fn names_home(line: &str, home: &str) -> bool {
     line.match_indices(home).any(|(at, _)| {
         line[..at]

@@ -24,11 +24,11 @@ impl Fixture {
         Self(dir)
     }
 
-    /// A process whose root is `ROOT` of the fixture's process directory, and whose working directory is /run.
+    /// A process whose root is where [`Fixture::inside`] says, and whose working directory is /run.
     fn process(&self, tgid: u32, cmdline: &str, threads: &[&str]) -> &Self {
         let dir = self.0.join(tgid.to_string());
         fs::create_dir_all(dir.join("ns")).unwrap();
-        fs::create_dir_all(dir.join("root/run")).unwrap();
+        fs::create_dir_all(self.inside(tgid, "/run")).unwrap();
         fs::write(dir.join("cmdline"), cmdline).unwrap();
         let comm = threads.first().copied().unwrap_or("kthread");
         fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
@@ -46,9 +46,14 @@ impl Fixture {
         self
     }
 
+    /// Where a path of a process is on this host: below its root.
+    fn inside(&self, tgid: u32, path: &str) -> PathBuf {
+        self.0.join(format!("{tgid}/root{path}"))
+    }
+
     /// A file inside a process's root.
     fn file(&self, tgid: u32, path: &str, text: &str) -> &Self {
-        let path = self.0.join(format!("{tgid}/root{path}"));
+        let path = self.inside(tgid, path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         self
@@ -105,8 +110,8 @@ fn links_are_followed_inside_the_root_of_the_process() {
         .file(100, "/etc/termite/zoo.cfg", "dataDir=/d\ndynamicConfigFile=/etc/termite/dyn\n")
         .file(100, "/etc/termite/dyn", THREE)
         .file(100, "/d/myid", "3");
-    fs::create_dir_all(host.0.join("100/root/opt/bin")).unwrap();
-    symlink("/etc/termite", host.0.join("100/root/opt/conf")).unwrap();
+    fs::create_dir_all(host.inside(100, "/opt/bin")).unwrap();
+    symlink("/etc/termite", host.inside(100, "/opt/conf")).unwrap();
     let server = host.scan(&Filter::default()).servers.remove(0);
     assert_eq!(server.notes, Vec::<String>::new());
     assert_eq!(server.sid, Known::Known { value: Sid(3), source: "dataDir/myid" });
@@ -117,11 +122,11 @@ fn links_are_followed_inside_the_root_of_the_process() {
 fn a_named_pipe_for_a_configuration_does_not_stop_the_scan() {
     let host = Fixture::new();
     host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"]);
-    fs::create_dir(host.0.join("100/root/run/zoo.cfg")).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(host.0.join("100/root/pipe.cfg")).status().unwrap();
+    fs::create_dir(host.inside(100, "/run/zoo.cfg")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(host.inside(100, "/pipe.cfg")).status().unwrap();
     assert!(made.success());
     host.process(101, &format!("{JAVA}/pipe.cfg\0"), &["java"]);
-    fs::rename(host.0.join("100/root/pipe.cfg"), host.0.join("101/root/pipe.cfg")).unwrap();
+    fs::rename(host.inside(100, "/pipe.cfg"), host.inside(101, "/pipe.cfg")).unwrap();
     let scan = host.scan(&Filter::default());
     assert_eq!(pids(&scan), [100, 101]);
     assert!(scan.servers.iter().all(|s| s.notes[0].contains("not a regular file")), "{scan:?}");
