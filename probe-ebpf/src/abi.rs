@@ -51,6 +51,8 @@ pub struct Offsets {
     pub skc_v6_daddr: u32,
     /// `sock.__sk_common.skc_net.net`: pointer to the network namespace.
     pub skc_net: u32,
+    /// `sock.__sk_common.skc_flags`: bits of `enum sock_flags`, u64.
+    pub skc_flags: u32,
     /// `net.ns.inum`: the inode number that /proc/PID/ns/net shows.
     pub net_inum: u32,
     /// `tcp_sock.rcv_nxt`: next sequence number expected, u32.
@@ -443,7 +445,7 @@ pub mod counter {
 pub const PID_LIMIT: u32 = 4 << 20;
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 40 * 4);
+    assert!(size_of::<Offsets>() == 41 * 4);
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Process>() == 32);
     assert!(size_of::<ProposalRecord>() == 248);

@@ -25,6 +25,7 @@ pub mod overtaken;
 pub mod ports;
 pub mod quota;
 pub mod safepoint;
+pub mod span;
 pub mod thread;
 pub mod tids;
 pub mod usdt;

@@ -82,6 +82,7 @@ const FIELDS: [Field; size_of::<Offsets>() / size_of::<u32>()] = [
     field("sock", "__sk_common.skc_v6_rcv_saddr", 16, ADDRESSES, |o| &mut o.skc_v6_rcv_saddr),
     field("sock", "__sk_common.skc_v6_daddr", 16, ADDRESSES, |o| &mut o.skc_v6_daddr),
     field("sock", "__sk_common.skc_net.net", 8, NAMESPACE, |o| &mut o.skc_net),
+    field("sock", "__sk_common.skc_flags", 8, POSITION, |o| &mut o.skc_flags),
     field("net", "ns.inum", 4, NAMESPACE, |o| &mut o.net_inum),
     field("tcp_sock", "rcv_nxt", 4, ARRIVAL, |o| &mut o.tcp_rcv_nxt),
     field("tcp_sock", "copied_seq", 4, POSITION, |o| &mut o.tcp_copied_seq),

@@ -40,8 +40,14 @@ pub(super) fn run(port: u16, plan: &Plan) -> Result<()> {
     await_line()
 }
 
-/// A follower joins as in ZooKeeper, with an empty history.
-fn join(mut stream: TcpStream) -> Result<Peer> {
+fn join(stream: TcpStream) -> Result<Peer> {
+    let (sid, stream) = admit(stream)?;
+    let count = Count { sid, ..Count::default() };
+    Ok(Peer { socket: Socket::new(stream)?, deframer: Deframer::default(), count, pinged_at: Instant::now() })
+}
+
+/// A follower joins as in ZooKeeper, with an empty history; its id.
+pub(super) fn admit(mut stream: TcpStream) -> Result<(u64, TcpStream)> {
     let mut info = vec![0; packet::follower_info(0).len()];
     stream.read_exact(&mut info)?;
     let sid = info[16..24].iter().fold(0, |sid, byte| sid << 8 | u64::from(*byte));
@@ -53,8 +59,7 @@ fn join(mut stream: TcpStream) -> Result<Peer> {
     stream.read_exact(&mut ack)?;
     stream.write_all(&packet(kind::UPTODATE, u64::MAX, None))?;
     stream.read_exact(&mut ack)?;
-    let count = Count { sid, ..Count::default() };
-    Ok(Peer { socket: Socket::new(stream)?, deframer: Deframer::default(), count, pinged_at: Instant::now() })
+    Ok((sid, stream))
 }
 
 /// Until the time is over and nothing is in flight; how long that took, in seconds.

@@ -5,6 +5,7 @@
 //! acknowledged once and in order, which both ends check; after the traffic nothing is in flight. Deliberately absent:
 //! the probe, and any code of its crates.
 
+pub mod farewell;
 mod follower;
 mod leader;
 pub mod packet;

@@ -43,7 +43,7 @@ impl Flood {
 
     /// The leader's process and the followers'.
     pub fn pids(&self) -> [u32; 2] {
-        [self.leader.process.pid(), self.follower.process.pid()]
+        [self.leader.pid(), self.follower.pid()]
     }
 
     /// Connects and begins.
@@ -84,6 +84,17 @@ impl Actor {
     pub(crate) fn go(&mut self) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the generator was told to end")?;
         writeln!(stdin, "go").and_then(|()| stdin.flush()).context("the generator has ended")
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits until it has ended, however: it was not told to.
+    pub(crate) fn outlast(mut self, patience: Duration) -> Result<()> {
+        self.process.wait(patience).context("the generator stays")?;
+        Ok(())
     }
 
     /// Its next line.

@@ -24,6 +24,7 @@ pub static OFFSETS: Offsets = Offsets {
     skc_v6_rcv_saddr: 0,
     skc_v6_daddr: 0,
     skc_net: 0,
+    skc_flags: 0,
     net_inum: 0,
     tcp_rcv_nxt: 0,
     tcp_copied_seq: 0,
@@ -94,11 +95,11 @@ pub struct Sock(pub *const c_void);
 pub struct TcpSock(*const c_void);
 
 impl Sock {
-    /// Loads the field at `offset`.
+    /// Loads the field at `offset`. The kernel may change it meanwhile: loads are made as often and in the order as written.
     #[inline(always)]
     pub fn load<T: Copy>(self, offset: usize) -> T {
         // SAFETY: the verifier checks that a field of this size stands at the folded offset.
-        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+        unsafe { self.0.byte_add(offset).cast::<T>().read_volatile() }
     }
 
     /// Copies `N` bytes at `offset`, or zeros.
@@ -122,7 +123,7 @@ impl TcpSock {
     #[inline(always)]
     pub fn load<T: Copy>(self, offset: usize) -> T {
         // SAFETY: as for `Sock::load`.
-        unsafe { self.0.byte_add(offset).cast::<T>().read() }
+        unsafe { self.0.byte_add(offset).cast::<T>().read_volatile() }
     }
 }
 

@@ -7,6 +7,7 @@ use core::hint::black_box;
 use probe_ebpf::abi::{change, counter, side};
 use probe_ebpf::framer::{BUFFER, CallBytes, Framer, Source, Turn, trust};
 use probe_ebpf::link::{Call, Link};
+use probe_ebpf::span::Span;
 
 use crate::kernel::{SystemCall, Task, read_user};
 use crate::sockets::{LinkRef, transition};
@@ -26,17 +27,6 @@ mod number {
 
 /// Turns in one call: far beyond what it can hold in packets, scan windows or parts of a vector.
 const TURNS: u32 = 1 << 20;
-
-/// Where a socket call began and ended in the stream.
-#[derive(Clone, Copy)]
-pub struct Span {
-    /// Sequence number after its last byte.
-    pub end_seq: u32,
-    /// Its bytes.
-    pub bytes: u32,
-    /// It begins with the first byte of the connection.
-    pub at_start: bool,
-}
 
 /// `struct iovec` of the system-call interface.
 #[derive(Clone, Copy, Default)]

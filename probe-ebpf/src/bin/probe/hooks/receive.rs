@@ -5,13 +5,16 @@ use aya_ebpf::helpers::generated::bpf_get_func_ret;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use core::ffi::c_void;
+use probe_ebpf::span::Incoming;
 
 use crate::kernel::{Sock, Task, offset};
 use crate::sockets::{is_passed_over, link};
-use crate::stream::{Span, begin, drive};
+use crate::stream::{begin, drive};
 
 /// include/linux/socket.h
 const MSG_PEEK: i32 = 2;
+/// `1 << SOCK_DONE`, include/net/sock.h
+const SOCK_DONE: u64 = 1 << 1;
 
 /// `void sock_recv_length(struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_recv_length")]
@@ -59,13 +62,14 @@ fn begun(sk: Sock, ret: i32, flags: i32) -> u64 {
     if !task.is_watched() || ret <= 0 || flags & MSG_PEEK != 0 {
         return 0;
     }
-    let bytes = ret as u32;
     let Some(link) = link(sk, Some(task)) else { return 0 };
     let Some(tcp) = sk.tcp() else { return 0 };
-    let copied: u32 = tcp.load(offset!(tcp_copied_seq));
-    let next: u32 = tcp.load(offset!(tcp_rcv_nxt));
-    let received: u64 = tcp.load(offset!(tcp_bytes_received));
-    let unread = next.wrapping_sub(copied) as u64;
-    let at_start = received.wrapping_sub(unread) == bytes as u64;
-    begin(link, task, true, Span { end_seq: copied, bytes, at_start })
+    let ended = sk.load::<u64>(offset!(skc_flags)) & SOCK_DONE != 0;
+    let incoming = Incoming {
+        ended,
+        copied: tcp.load(offset!(tcp_copied_seq)),
+        next: tcp.load(offset!(tcp_rcv_nxt)),
+        received: tcp.load(offset!(tcp_bytes_received)),
+    };
+    begin(link, task, true, incoming.span(ret as u32))
 }

@@ -3,10 +3,11 @@
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use core::ffi::c_void;
+use probe_ebpf::span::Outgoing;
 
 use crate::kernel::{Sock, Task, offset};
 use crate::sockets::{is_passed_over, link};
-use crate::stream::{Span, begin, drive};
+use crate::stream::{begin, drive};
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`
 #[btf_tracepoint(function = "sock_send_length")]
@@ -43,14 +44,12 @@ fn begun(sk: Sock, ret: i32) -> u64 {
     if !task.is_watched() || ret <= 0 {
         return 0;
     }
-    let bytes = ret as u32;
     let Some(link) = link(sk, Some(task)) else { return 0 };
     let Some(tcp) = sk.tcp() else { return 0 };
-    let end_seq: u32 = tcp.load(offset!(tcp_write_seq));
-    let unacked: u32 = tcp.load(offset!(tcp_snd_una));
-    let acked: u64 = tcp.load(offset!(tcp_bytes_acked));
-    let handed_over = acked.wrapping_add(end_seq.wrapping_sub(unacked) as u64);
-    // The kernel counts the SYN of an active open among the acknowledged bytes.
-    let at_start = handed_over.wrapping_sub(bytes as u64) <= 1;
-    begin(link, task, false, Span { end_seq, bytes, at_start })
+    let outgoing = Outgoing {
+        written: tcp.load(offset!(tcp_write_seq)),
+        unacked: tcp.load(offset!(tcp_snd_una)),
+        acked: tcp.load(offset!(tcp_bytes_acked)),
+    };
+    begin(link, task, false, outgoing.span(ret as u32))
 }
