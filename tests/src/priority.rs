@@ -14,3 +14,12 @@ pub(crate) fn hold() -> Result<()> {
     }
     Ok(())
 }
+
+/// Does something at that priority, in a thread of its own: what stops and wakes others is else pushed aside by those it
+/// wakes, before it can look at the clock.
+pub(crate) fn with<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| hold().and_then(|()| work()));
+        thread.join().map_err(|_| anyhow::anyhow!("a thread of real-time priority panicked"))?
+    })
+}

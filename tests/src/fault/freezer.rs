@@ -9,6 +9,7 @@ use super::clock::sleep_until;
 use super::host::Group;
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::Ensemble;
+use crate::priority;
 use crate::probe::Vantage;
 
 /// A frozen control group.
@@ -34,11 +35,13 @@ impl Fault for Freezer {
     ) -> Result<Vec<Episode>> {
         let group = Group::around("freezer", ensemble.pid(sid)?, |_| Ok(()))?;
         repeat(times, gap, || {
-            let (span, ()) = Span::of(|| {
-                let until = Instant::now() + size;
-                let frozen = group.write("freezer.state", "FROZEN");
-                sleep_until(until);
-                group.write("freezer.state", "THAWED").and(frozen)
+            let (span, ()) = priority::with(|| {
+                Span::of(|| {
+                    let until = Instant::now() + size;
+                    let frozen = group.write("freezer.state", "FROZEN");
+                    sleep_until(until);
+                    group.write("freezer.state", "THAWED").and(frozen)
+                })
             })?;
             Ok(Episode { sid, span, truth_ns: Some(span.length_ns()) })
         })

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::clock::{monotonic_ns, sleep_until};
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::Ensemble;
+use crate::priority;
 use crate::probe::Vantage;
 use crate::process::signal_pid;
 
@@ -68,10 +69,12 @@ impl Fault for Stopped {
 }
 
 fn stop_once(pid: u32, length: Duration) -> Result<Span> {
-    let from_ns = monotonic_ns()?;
-    let until = Instant::now() + length;
-    signal_pid(pid, libc::SIGSTOP)?;
-    sleep_until(until);
-    signal_pid(pid, libc::SIGCONT)?;
-    Ok(Span { from_ns, to_ns: monotonic_ns()? })
+    priority::with(|| {
+        let from_ns = monotonic_ns()?;
+        let until = Instant::now() + length;
+        signal_pid(pid, libc::SIGSTOP)?;
+        sleep_until(until);
+        signal_pid(pid, libc::SIGCONT)?;
+        Ok(Span { from_ns, to_ns: monotonic_ns()? })
+    })
 }
