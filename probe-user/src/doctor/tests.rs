@@ -107,7 +107,7 @@ fn a_host_with_everything() {
         "\
 host
   kernel        6.18.44, x86_64
-  kernel types  5386 KiB, 40 of 40 fields found
+  kernel types  5386 KiB, 41 of 41 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN; without CAP_SYS_RESOURCE
   processes     all of the host
@@ -149,7 +149,7 @@ fn an_old_kernel_says_why_it_uses_the_second_choice() {
         "\
 host
   kernel        6.1.0-39-amd64, x86_64
-  kernel types  5386 KiB, 40 of 40 fields found
+  kernel types  5386 KiB, 41 of 41 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -193,7 +193,7 @@ fn what_is_lost_comes_with_how_to_get_it() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 40 of 40 fields found
+  kernel types  5386 KiB, 41 of 41 fields found
   privileges    root, with CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
                 CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SYS_RESOURCE
   processes     all of the host
@@ -269,7 +269,7 @@ fn a_changed_layout_is_refused_by_the_names_of_its_fields() {
     assert!(!report.is_able() && report.facts.offsets().is_none());
     let text = render(&report);
     let types = "\
-\x20 kernel types  3 KiB, 38 of 40 fields found; this kernel has no struct net, needed for telling
+\x20 kernel types  3 KiB, 39 of 41 fields found; this kernel has no struct net, needed for telling
                 connections of different network namespaces apart; tcp_sock has no rcv_nxt in
                 this kernel, needed for the instant at which a proposal's last byte arrived
 ";
@@ -343,7 +343,7 @@ fn an_ordinary_user_is_told_what_to_do() {
         "\
 host
   kernel        6.12.43-amd64, x86_64
-  kernel types  5386 KiB, 40 of 40 fields found
+  kernel types  5386 KiB, 41 of 41 fields found
   privileges    user 1000, without CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE
                 CAP_DAC_READ_SEARCH CAP_SYSLOG CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN
                 CAP_SYS_RESOURCE
