@@ -29,7 +29,6 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         match Kernel::attach(&plan, offsets, &Settings { links: 1, hooks: args.hooks, ..Settings::default() })
         {
             Ok((kernel, _)) => {
-                hooks = kernel.hooks.clone();
                 attached = Some(kernel);
             }
             Err(KernelError::Required { job, reason }) => {
@@ -47,9 +46,11 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut servers: Vec<_> = scan.servers.iter().map(ServerLine::from).collect();
     if let Some(kernel) = &mut attached {
         for (server, line) in scan.servers.iter().zip(&mut servers) {
+            kernel.see_all_of(server);
             kernel.jvms.adopt(&mut kernel.ebpf, server.tgid)?;
             line.safepoints = Some(kernel.jvms.explain(server.tgid).describe());
         }
+        hooks.clone_from(&kernel.hooks);
     }
     let report = DoctorReport { facts, plan, hooks, fence, missing, servers };
     let mut out = std::io::stdout().lock();

@@ -10,6 +10,7 @@ mod footprint;
 mod ports;
 mod programs;
 mod proofs;
+mod stand_in;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, Stack};
 use aya::programs::Iter;
@@ -26,7 +27,9 @@ pub(crate) use self::footprint::kernel_bytes;
 use self::ports::Ports;
 use self::programs::Timing;
 use self::proofs::Proofs;
+use self::stand_in::StandIn;
 use crate::cli::Hooks;
+use crate::discover::Server;
 use crate::fence;
 use crate::jvm::{Jvms, Rung};
 use crate::model::{FenceReport, HookReport, ProbeReport};
@@ -155,6 +158,8 @@ pub(crate) struct Kernel {
     log: Option<EbpfLogger<StandardError>>,
     /// One for each job.
     pub(crate) hooks: Vec<HookReport>,
+    /// For jobs whose variant does not see all of it.
+    stand_ins: Vec<StandIn>,
     watched: Array<MapData, u64>,
     ports: Ports,
     processes: HashMap<MapData, u32, Plain<Process>>,
@@ -220,7 +225,7 @@ impl Kernel {
             drop(loaded);
             loaded = load(plan, offsets, settings, &btf, false)?;
         }
-        let Loaded { mut ebpf, mut hooks, log } = loaded;
+        let Loaded { mut ebpf, mut hooks, stand_ins, log } = loaded;
         let records = take(&mut ebpf, "RECORDS")?;
         let clocks = take(&mut ebpf, "JVMS")?;
         let (kinds, operations) = (take(&mut ebpf, "JVM_KINDS")?, take(&mut ebpf, "OPERATIONS")?);
@@ -228,6 +233,7 @@ impl Kernel {
         hooks.push(jvms.hook());
         let mut kernel = Self {
             hooks,
+            stand_ins,
             watched: take(&mut ebpf, "WATCHED")?,
             ports: Ports::take(&mut ebpf, offsets)?,
             processes: take(&mut ebpf, "PROCESSES")?,
@@ -271,8 +277,23 @@ impl Kernel {
 
     /// Gives up what attaching took and what comes later does not.
     pub(crate) fn raise_fence(&mut self) -> FenceReport {
-        let (jvms, ebpf) = (&self.jvms, &mut self.ebpf);
-        fence::raise(|| jvms.can_attach(ebpf))
+        let (jvms, stand_ins, ebpf) = (&self.jvms, &self.stand_ins, &mut self.ebpf);
+        fence::raise(|| jvms.can_attach(ebpf) && stand_ins.iter().all(|one| one.can_take_over(ebpf)))
+    }
+
+    /// Sees to it that all of a server can be seen: where a job is done by programs that see one file system only, and its data is
+    /// on another, those that see all take over, for every server and for good.
+    pub(crate) fn see_all_of(&mut self, server: &Server) {
+        let ebpf = &mut self.ebpf;
+        let hooks = &mut self.hooks;
+        self.stand_ins.retain(|one| {
+            let Some(why) = one.shortcoming(server) else { return true };
+            let report = one.take_over(ebpf, &why);
+            if let Some(hook) = hooks.iter_mut().find(|hook| hook.hook == report.hook) {
+                *hook = report;
+            }
+            false
+        });
     }
 
     /// Begins or ends watching a process.
@@ -380,6 +401,7 @@ impl Kernel {
 struct Loaded {
     ebpf: Ebpf,
     hooks: Vec<HookReport>,
+    stand_ins: Vec<StandIn>,
     log: Option<EbpfLogger<StandardError>>,
 }
 
@@ -419,8 +441,8 @@ fn load(
         true => Some(EbpfLogger::init_with_logger(&mut ebpf, StandardError)?),
         false => None,
     };
-    let hooks = attach_all(plan, settings, &mut ebpf, btf)?;
-    Ok(Loaded { ebpf, hooks, log })
+    let (hooks, stand_ins) = attach_all(plan, settings, &mut ebpf, btf)?;
+    Ok(Loaded { ebpf, hooks, stand_ins, log })
 }
 
 fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(

@@ -34,6 +34,13 @@ pub(crate) enum Attach {
         /// Directory below the category.
         name: &'static str,
     },
+    /// A tracepoint by its name, with untyped arguments: one that a module of the kernel may have.
+    RawTracepoint {
+        /// Directory below `events`, where tracefs shows it.
+        category: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
 }
 
 /// A program of the kernel object.
@@ -55,6 +62,9 @@ pub(crate) struct Variant {
     pub(crate) name: &'static str,
     /// All of them are needed.
     pub(crate) programs: &'static [Program],
+    /// The only file system of which it sees anything; `None` where it sees all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_system: Option<&'static str>,
 }
 
 impl Variant {
@@ -181,6 +191,11 @@ fn obstacle(program: &Program, facts: &HostFacts) -> Option<String> {
             (format!("function {name}"), shape.functions.get(name))
         }
         Attach::Tracepoint { category, name } => return tracefs_obstacle(facts, category, name),
+        Attach::RawTracepoint { category, name } => {
+            // It needs no tracefs, which only tells whether it is there.
+            let is_told = matches!(facts.tracefs, Tracefs::Readable { .. });
+            return is_told.then(|| tracefs_obstacle(facts, category, name)).flatten();
+        }
     };
     match found.copied().flatten() {
         None => Some(format!("this kernel has no {what}")),

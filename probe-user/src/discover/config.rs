@@ -45,6 +45,8 @@ pub(super) struct Configuration {
     pub(super) my_id: Known<Sid>,
     /// `tickTime`, ms, when it is set.
     pub(super) tick_ms: Option<u32>,
+    /// Where the process keeps its log and its snapshots; empty while that is not known.
+    pub(super) data_dirs: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
 }
 
@@ -56,6 +58,7 @@ impl Configuration {
             servers: None,
             my_id: Known::Unknown(why.to_owned()),
             tick_ms: None,
+            data_dirs: Vec::new(),
             notes: vec![format!("{why}; give --config, or --quorum-port")],
         }
     }
@@ -87,11 +90,12 @@ pub(super) fn read(path: &Path, files: &dyn Files, data: &dyn Files) -> Configur
             }
         },
     };
+    let data_dirs = main.data_dir.iter().chain(&main.data_log_dir).cloned().collect();
     let my_id = match main.data_dir {
         Some(dir) => my_id(&dir.join("myid"), data),
         None => Known::Unknown("zoo.cfg names no dataDir".to_owned()),
     };
-    Configuration { path: Some(path.to_owned()), servers, my_id, tick_ms, notes }
+    Configuration { path: Some(path.to_owned()), servers, my_id, tick_ms, data_dirs, notes }
 }
 
 fn my_id(path: &Path, files: &dyn Files) -> Known<Sid> {

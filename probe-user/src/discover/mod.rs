@@ -16,6 +16,7 @@ mod config;
 pub(crate) mod fuzz;
 mod ids;
 mod inside;
+mod mounts;
 mod narrow;
 mod peer;
 mod procfs;
@@ -26,7 +27,7 @@ mod sys;
 mod watch;
 mod zoo_cfg;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -205,9 +206,28 @@ impl Discovery {
             )));
         }
         let net_ns = self.procfs.net_ns(tgid).map_err(|e| config::reason(&e));
-        let mut server = server::describe(Facts { tgid, started, threads, net_ns, configuration });
+        let writes_to = self.writes_to(tgid, &configuration.data_dirs);
+        let mut server = server::describe(Facts { tgid, started, threads, net_ns, writes_to, configuration });
         server.notes.extend(doubt.map(|why| format!("watched because of --pid: {why}")));
         Ok(Outcome::Server(Box::new(server)))
+    }
+
+    /// The types of the file systems that hold these directories of a process.
+    fn writes_to(&self, tgid: Tgid, data_dirs: &[PathBuf]) -> Known<Vec<String>> {
+        if data_dirs.is_empty() {
+            return Known::Unknown("no configuration tells its directories".to_owned());
+        }
+        let types = data_dirs.iter().map(|dir| {
+            // ZooKeeper's FileTxnSnapLog: what it writes is in there.
+            let dir = dir.join("version-2");
+            let device = self.procfs.device_of(tgid, &dir).map_err(|e| config::reason(&e));
+            let mounts = self.procfs.mounts(tgid).map_err(|e| config::reason(&e));
+            mounts::file_system(&mounts?, device?).ok_or_else(|| "no mount is of its device".to_owned())
+        });
+        match types.collect::<Result<BTreeSet<String>, String>>() {
+            Ok(types) => Known::Known { value: types.into_iter().collect(), source: "mountinfo" },
+            Err(why) => Known::Unknown(why),
+        }
     }
 
     fn configuration(&self, tgid: Tgid, command: &CommandLine) -> Configuration {

@@ -150,10 +150,12 @@ mod tests {
             started: 1,
             threads: Vec::new(),
             net_ns: Ok(1),
+            writes_to: Known::unasked(),
             configuration: Configuration {
                 path: None,
                 servers: Some(zoo_cfg::parse(cfg.as_bytes()).servers),
                 tick_ms: None,
+                data_dirs: Vec::new(),
                 my_id,
                 notes: Vec::new(),
             },

@@ -83,6 +83,27 @@ impl Procfs {
         inode.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
+    /// The device of the file system that holds a path of the process, or would hold it once somebody makes it.
+    pub(super) fn device_of(&self, tgid: Tgid, path: &Path) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = self.of(tgid, "root");
+        let path = self.absolute(tgid, path)?;
+        for directory in path.ancestors().filter(|directory| directory.parent().is_some()) {
+            match inside::open(&root, directory) {
+                Ok(found) => return Ok(found.metadata()?.dev()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(fs::metadata(root)?.dev())
+    }
+
+    /// What is mounted where the process sees it, as proc(5) describes `mountinfo`.
+    pub(super) fn mounts(&self, tgid: Tgid) -> io::Result<String> {
+        let bytes = bounded(File::open(self.of(tgid, "mountinfo"))?, FILE_BYTES)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// A file as the process itself would read it.
     pub(super) fn read_as(&self, tgid: Tgid, path: &Path) -> io::Result<Vec<u8>> {
         let path = self.absolute(tgid, path)?;

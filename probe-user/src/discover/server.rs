@@ -105,6 +105,8 @@ pub(crate) struct Server {
     pub(crate) peers: Vec<Peer>,
     /// The inode of its network namespace.
     pub(crate) net_ns: Option<u32>,
+    /// Types of the file systems to which it writes its log and its snapshots, each once.
+    pub(crate) writes_to: Known<Vec<String>>,
     /// zoo.cfg as the process (or the user) calls it.
     pub(crate) config_path: Option<PathBuf>,
     /// What could not be known, and what to do.
@@ -116,6 +118,14 @@ impl Server {
     pub(crate) fn own(&self) -> Option<&Peer> {
         let sid = self.sid.value()?;
         self.peers.iter().find(|p| p.sid == *sid)
+    }
+}
+
+#[cfg(test)]
+impl<T> Known<T> {
+    /// Of no interest to a test.
+    pub(crate) fn unasked() -> Self {
+        Self::Unknown("nobody asked".to_owned())
     }
 }
 
@@ -132,11 +142,13 @@ impl Server {
             started: 1,
             threads: Vec::new(),
             net_ns: Ok(1),
+            writes_to: Known::unasked(),
             configuration: Configuration {
                 path: None,
                 servers: Some(super::zoo_cfg::parse(zoo_cfg.as_bytes()).servers),
                 tick_ms: None,
                 my_id,
+                data_dirs: Vec::new(),
                 notes: Vec::new(),
             },
         })
@@ -150,12 +162,13 @@ pub(super) struct Facts {
     pub(super) threads: Vec<String>,
     /// Or why it could not be read.
     pub(super) net_ns: Result<u32, String>,
+    pub(super) writes_to: Known<Vec<String>>,
     pub(super) configuration: Configuration,
 }
 
 /// Puts the facts together.
 pub(super) fn describe(facts: Facts) -> Server {
-    let Facts { tgid, started, threads, net_ns, configuration } = facts;
+    let Facts { tgid, started, threads, net_ns, writes_to, configuration } = facts;
     let mut notes = configuration.notes;
     let peers = configuration.servers.unwrap_or_default();
     let sid = own_sid(&named_sid(&threads), configuration.my_id, &mut notes);
@@ -172,6 +185,7 @@ pub(super) fn describe(facts: Facts) -> Server {
         quorum_ports,
         peers,
         net_ns: net_ns.as_ref().ok().copied(),
+        writes_to,
         config_path: configuration.path,
         notes,
     };
@@ -244,7 +258,15 @@ mod tests {
             started: 7,
             threads: threads.iter().map(|&t| t.to_owned()).collect(),
             net_ns: Ok(4_026_531_840),
-            configuration: Configuration { path: None, servers, my_id, tick_ms: None, notes: Vec::new() },
+            writes_to: Known::unasked(),
+            configuration: Configuration {
+                path: None,
+                servers,
+                my_id,
+                tick_ms: None,
+                data_dirs: Vec::new(),
+                notes: Vec::new(),
+            },
         })
     }
 

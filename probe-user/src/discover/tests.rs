@@ -1,7 +1,7 @@
 //! Discovery on a proc file system that is a directory of files.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -101,6 +101,26 @@ fn servers_are_found_among_others() {
     assert_eq!(server.notes, Vec::<String>::new());
     assert_eq!(scan.set_aside.len(), 1);
     assert!(scan.set_aside[0].why.starts_with("a standalone server"));
+}
+
+#[test]
+fn what_a_server_writes_to_is_told_by_its_mounts() {
+    let host = Fixture::new();
+    let device = fs::metadata(&host.0).unwrap().dev();
+    let mounts = |kind: &str| {
+        format!("7 1 {}:{} / /d rw - {kind} /dev/x rw\n", libc::major(device), libc::minor(device))
+    };
+    host.process(100, &format!("{JAVA}zoo.cfg\0"), &["java"])
+        .file(100, "/run/zoo.cfg", &format!("dataDir=/d\ndataLogDir=/not/yet/made\n{THREE}"))
+        .file(100, "/d/myid", "2\n");
+    let writes_to = || host.scan(&Filter::default()).servers.remove(0).writes_to;
+    assert_eq!(writes_to(), Known::Unknown("no such file".to_owned()));
+    fs::write(host.0.join("100/mountinfo"), mounts("xfs")).unwrap();
+    assert_eq!(writes_to(), Known::Known { value: vec!["xfs".to_owned()], source: "mountinfo" });
+    fs::write(host.0.join("100/mountinfo"), "7 1 0:1 / /d rw - btrfs /dev/x rw\n").unwrap();
+    assert_eq!(writes_to(), Known::Unknown("no mount is of its device".to_owned()));
+    host.file(100, "/run/zoo.cfg", THREE);
+    assert_eq!(writes_to(), Known::Unknown("no configuration tells its directories".to_owned()));
 }
 
 #[test]

@@ -80,6 +80,7 @@ mod tests {
             quorum_ports: Vec::new(),
             peers: Vec::new(),
             net_ns: None,
+            writes_to: Known::unasked(),
             config_path: None,
             notes: Vec::new(),
         }

@@ -52,6 +52,8 @@ impl Peer {
 pub(super) struct ZooCfg {
     pub(super) servers: Vec<Peer>,
     pub(super) data_dir: Option<PathBuf>,
+    /// Where the log is, when it is elsewhere.
+    pub(super) data_log_dir: Option<PathBuf>,
     pub(super) dynamic_file: Option<PathBuf>,
     /// `tickTime`, ms.
     pub(super) tick_ms: Option<u32>,
@@ -66,6 +68,7 @@ pub(super) fn parse(bytes: &[u8]) -> ZooCfg {
         let line = entry.line;
         match entry.key.as_str() {
             "dataDir" if !entry.value.is_empty() => cfg.data_dir = Some(PathBuf::from(entry.value)),
+            "dataLogDir" if !entry.value.is_empty() => cfg.data_log_dir = Some(PathBuf::from(entry.value)),
             "tickTime" => cfg.tick_ms = entry.value.trim().parse().ok().filter(|ms| *ms > 0),
             "dynamicConfigFile" if !entry.value.is_empty() => {
                 cfg.dynamic_file = Some(PathBuf::from(entry.value));

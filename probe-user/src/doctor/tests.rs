@@ -70,6 +70,7 @@ fn discovered(sid: Known<Sid>) -> Server {
         quorum_ports: vec![2888],
         peers: Vec::new(),
         net_ns: None,
+        writes_to: Known::unasked(),
         config_path: None,
         notes: Vec::new(),
     }
@@ -186,10 +187,19 @@ ready: all 11 hooks; no Termite process found
     );
 }
 
+/// Without tracefs, and ext4's own tracepoints refused.
+fn without_flush() -> DoctorReport {
+    let mut report = tried(without_tracefs());
+    let flush = report.hooks.last_mut().expect("the last job");
+    flush.state = "failed";
+    flush.reason = format!("flush_ext4: no such tracepoint; {}", report.plan.jobs[11].reason_for_none());
+    report
+}
+
 #[test]
 fn what_is_lost_comes_with_how_to_get_it() {
     check(
-        &tried(without_tracefs()),
+        &without_flush(),
         "\
 host
   kernel        6.12.43-amd64, x86_64
@@ -218,8 +228,8 @@ hooks
   irq       off: tells what interrupts took of a thread's time on the CPU
             ask for it with --irq: it costs a little at every interrupt of the host
   flush     not in use: times the flush of the transaction log
-            why: flush_functions: this kernel has no function __x64_sys_fdatasync;
-            flush_syscalls: tracefs is not mounted
+            why: flush_ext4: no such tracepoint; flush_functions: this kernel has no function
+            __x64_sys_fdatasync; flush_syscalls: tracefs is not mounted
             lost: the stages process, log and send are not told apart
             to get it: mount -t tracefs nodev /sys/kernel/tracing (as root; in a container, the
             host's)
@@ -319,7 +329,7 @@ fn kernels_as_they_are_give_the_plans_of_the_hosts_made_by_hand() {
 
 #[test]
 fn json_holds_the_same() {
-    let mut report = tried(without_tracefs());
+    let mut report = without_flush();
     report.servers.push(stranger());
     let json: Value = serde_json::from_str(&report.to_json().expect("plain data")).expect("JSON");
     assert_eq!(json["ready"], true);
@@ -332,7 +342,8 @@ fn json_holds_the_same() {
     let flush =
         jobs.as_array().and_then(|jobs| jobs.iter().position(|job| job["hook"] == "flush")).expect("a job");
     assert_eq!(jobs[flush]["left_out"][1]["reason"], "tracefs is not mounted");
-    assert_eq!(json["hooks"][flush]["state"], "absent");
+    assert_eq!(jobs[flush]["candidates"][0]["file_system"], "ext4");
+    assert_eq!(json["hooks"][flush]["state"], "failed");
     assert_eq!(json["servers"][0]["sid"], Value::Null);
 }
 

@@ -31,6 +31,7 @@ impl Engine {
         let jvm = self.kernel.jvms.adopt(&mut self.kernel.ebpf, server.tgid)?;
         let tick_ms = server.tick_ms.unwrap_or(0);
         let watched = Process { own_quorum_port, jvm, tick_ms, ..Process::default() };
+        self.kernel.see_all_of(server);
         if self.sees_flushes() && self.kernel.flushes(server.tgid.0).is_none() {
             self.kernel.count_flushes(server.tgid.0)?;
         }

@@ -57,9 +57,15 @@ pub(crate) const FUNCTIONS: [&str; 7] = [
     "tcp_sendmsg_locked",
 ];
 
-/// Events of tracefs, below `events/syscalls`, that some program uses.
-pub(crate) const SYSCALL_EVENTS: [&str; 4] =
-    ["sys_enter_fdatasync", "sys_exit_fdatasync", "sys_enter_fsync", "sys_exit_fsync"];
+/// Events of tracefs that some program uses: their directories below `events`, and their names.
+pub(crate) const EVENTS: [(&str, &str); 6] = [
+    ("ext4", "ext4_sync_file_enter"),
+    ("ext4", "ext4_sync_file_exit"),
+    ("syscalls", "sys_enter_fdatasync"),
+    ("syscalls", "sys_exit_fdatasync"),
+    ("syscalls", "sys_enter_fsync"),
+    ("syscalls", "sys_exit_fsync"),
+];
 
 /// A fact, or why it could not be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -269,7 +275,7 @@ pub(crate) enum Tracefs {
     Readable {
         /// Where.
         at: &'static str,
-        /// Which of [`SYSCALL_EVENTS`] exist.
+        /// Which of [`EVENTS`] exist.
         events: BTreeMap<&'static str, bool>,
     },
     /// It is there and may not be read.
@@ -389,10 +395,10 @@ fn tracefs(root: &Path) -> Tracefs {
         // The empty directory is there even when nothing is mounted on it.
         match fs::read_dir(&events) {
             Ok(_) => {
-                let exists = |name| id_readable(&events.join("syscalls").join(name).join("id"));
+                let exists = |category, name| id_readable(&events.join(category).join(name).join("id"));
                 return Tracefs::Readable {
                     at,
-                    events: SYSCALL_EVENTS.map(|name| (name, exists(name))).into(),
+                    events: EVENTS.map(|(category, name)| (name, exists(category, name))).into(),
                 };
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

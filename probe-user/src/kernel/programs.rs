@@ -39,13 +39,21 @@ impl Kernel {
 
     /// What the programs cost so far; `None` while the kernel does not time them.
     pub(crate) fn program_runs(&self) -> Option<Vec<ProgramRuns>> {
-        runs(&self.ebpf, self.timing.as_ref())
+        let mut runs = runs(&self.ebpf, self.timing.as_ref())?;
+        runs.retain(|one| !self.is_idle(&one.program));
+        Some(runs)
+    }
+
+    /// Whether a program is loaded and attached nowhere.
+    fn is_idle(&self, program: &str) -> bool {
+        self.stand_ins.iter().any(|one| one.has(program))
     }
 
     /// Runs that the kernel skipped, of each program that is loaded. It lets no program begin on a CPU on which it runs
     /// already: an interrupt that comes within `arrival_tp` and delivers to another socket goes unseen.
     pub(crate) fn program_skips(&self) -> Vec<ProgramSkips> {
-        let skips = self.ebpf.programs().filter_map(|(name, program)| {
+        let used = self.ebpf.programs().filter(|(name, _)| !self.is_idle(name));
+        let skips = used.filter_map(|(name, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             Some(ProgramSkips { program: name.to_owned(), runs: skipped(&info)? })

@@ -35,8 +35,16 @@ const fn syscall(name: &'static str, event: &'static str) -> Program {
     Program { name, attach: Attach::Tracepoint { category: "syscalls", name: event }, args: &[] }
 }
 
+const fn raw(name: &'static str, category: &'static str, event: &'static str) -> Program {
+    Program { name, attach: Attach::RawTracepoint { category, name: event }, args: &[] }
+}
+
 const fn only(name: &'static str, programs: &'static [Program]) -> Variant {
-    Variant { name, programs }
+    Variant { name, programs, file_system: None }
+}
+
+const fn only_on(file_system: &'static str, name: &'static str, programs: &'static [Program]) -> Variant {
+    Variant { name, programs, file_system: Some(file_system) }
 }
 
 // The numbers are those of the kernels' prototypes: include/trace/events/{sock,tcp,task}.h, net/ipv4/tcp.c.
@@ -182,7 +190,7 @@ pub(super) const JOBS: [Wanted; 12] = [
         purpose: "times the flush of the transaction log",
         loss: "the stages process, log and send are not told apart",
         remedy: tracefs_remedy,
-        // Functions first: a tracepoint on one system call slows all system calls of the host.
+        // System calls last: a tracepoint on one of them slows all system calls of the host.
         variants: &[
             only(
                 "flush_functions",
@@ -191,6 +199,14 @@ pub(super) const JOBS: [Wanted; 12] = [
                     fexit("fdatasync_fexit", "__x64_sys_fdatasync", &[1]),
                     fentry("fsync_fentry", "__x64_sys_fsync", &[1]),
                     fexit("fsync_fexit", "__x64_sys_fsync", &[1]),
+                ],
+            ),
+            only_on(
+                "ext4",
+                "flush_ext4",
+                &[
+                    raw("flush_enter_ext4", "ext4", "ext4_sync_file_enter"),
+                    raw("flush_exit_ext4", "ext4", "ext4_sync_file_exit"),
                 ],
             ),
             only(

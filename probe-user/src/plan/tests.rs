@@ -7,8 +7,8 @@ use crate::host::facts::tests::{
     debian_6_1, debian_6_12, linux_6_18, unprivileged, without_btf, without_tracefs,
 };
 use crate::host::facts::{
-    Capabilities, FUNCTIONS, Fact, HostFacts, KernelShape, KernelTypes, Lockdown, ProcessView,
-    SYSCALL_EVENTS, TRACEPOINTS,
+    Capabilities, EVENTS, FUNCTIONS, Fact, HostFacts, KernelShape, KernelTypes, Lockdown, ProcessView,
+    TRACEPOINTS, Tracefs,
 };
 use crate::host::offsets::LostField;
 
@@ -58,7 +58,7 @@ fn linux_6_18_has_every_variant() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_functions flush_syscalls\n",
+         flush: flush_functions flush_ext4 flush_syscalls\n",
     );
     assert_eq!(requirements(&linux_6_18()), Ok(()));
 }
@@ -78,7 +78,7 @@ fn debian_6_12_hands_over_by_fentry() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_functions flush_syscalls\n",
+         flush: flush_functions flush_ext4 flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_12()), Ok(()));
 }
@@ -98,20 +98,34 @@ fn debian_6_1_uses_functions_only() {
          present: present_threads\n\
          reclaim: reclaim_tp\n\
          irq: irq_tp\n\
-         flush: flush_functions flush_syscalls\n",
+         flush: flush_functions flush_ext4 flush_syscalls\n",
     );
     assert_eq!(requirements(&debian_6_1()), Ok(()));
 }
 
 #[test]
-fn without_tracefs_only_the_flush_is_lost() {
+fn without_tracefs_only_the_flushes_of_one_file_system_may_be_seen() {
     let plan = plan(&without_tracefs());
     let flush = plan.jobs.last().expect("the last job");
-    assert_eq!((flush.hook, flush.candidates.len()), ("flush", 0));
+    let names: Vec<&str> = flush.candidates.iter().map(|variant| variant.name).collect();
+    assert_eq!((flush.hook, names), ("flush", vec!["flush_ext4"]), "which is tried");
     let reason = "flush_functions: this kernel has no function __x64_sys_fdatasync; \
                   flush_syscalls: tracefs is not mounted";
     assert_eq!(flush.reason_for_none(), reason);
     assert_eq!(requirements(&without_tracefs()), Ok(()));
+}
+
+#[test]
+fn where_tracefs_tells_of_no_ext4_it_is_not_tried() {
+    let mut facts = linux_6_18();
+    if let Tracefs::Readable { events, .. } = &mut facts.tracefs {
+        events.insert("ext4_sync_file_exit", false);
+    }
+    let plan = plan(&facts);
+    let flush = plan.jobs.last().expect("the last job");
+    let left_out: Vec<_> = flush.left_out.iter().map(|out| (out.variant, out.reason.as_str())).collect();
+    let there_is_none = "there is no /sys/kernel/tracing/events/ext4/ext4_sync_file_exit/id";
+    assert_eq!(left_out, [("flush_ext4", there_is_none)]);
 }
 
 #[test]
@@ -197,7 +211,9 @@ fn all_hooks_are_looked_up_and_all_names_are_unique() {
         let known = match program.attach {
             Attach::TpBtf(name) => TRACEPOINTS.contains(&name),
             Attach::Fentry(name) | Attach::Fexit(name) | Attach::Iter(name) => FUNCTIONS.contains(&name),
-            Attach::Tracepoint { name, .. } => SYSCALL_EVENTS.contains(&name),
+            Attach::Tracepoint { category, name } | Attach::RawTracepoint { category, name } => {
+                EVENTS.contains(&(category, name))
+            }
         };
         assert!(known, "facts do not look up the hook of {}", program.name);
     }

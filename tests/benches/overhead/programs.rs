@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{BtfTracePoint, FEntry, FExit, Program, TracePoint, loaded_programs};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Program, RawTracePoint, TracePoint, loaded_programs};
 use aya::{Btf, Ebpf};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
@@ -68,13 +68,24 @@ pub struct Twins {
 impl Twins {
     /// Attaches an empty program wherever a probe on this host attaches one.
     pub fn attach() -> Result<Self> {
-        Self::attach_kind("")
+        Self::attach_all(planned(Wanted::Used)?)
     }
 
-    /// The same, where the loader's name of the hook begins so.
-    pub fn attach_kind(kind: &str) -> Result<Self> {
-        let mut planned = planned()?;
-        planned.retain(|one| one.section.starts_with(kind));
+    /// The same, on tracepoints with typed arguments only.
+    pub fn attach_typed() -> Result<Self> {
+        let mut planned = planned(Wanted::Used)?;
+        planned.retain(|one| one.section.starts_with("tp_btf/"));
+        Self::attach_all(planned)
+    }
+
+    /// Attaches one on every tracepoint of a system call that the probe could use, whether it does or not.
+    pub fn attach_system_calls() -> Result<Self> {
+        let mut planned = planned(Wanted::Candidates)?;
+        planned.retain(|one| one.section.starts_with("tracepoint/syscalls/"));
+        Self::attach_all(planned)
+    }
+
+    fn attach_all(planned: Vec<Planned>) -> Result<Self> {
         let mut object = Ebpf::load(&object_file(&planned)?).context("cannot load the empty programs")?;
         let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let mut attached = Vec::new();
@@ -129,16 +140,25 @@ pub fn runs_of_process(pid: u32) -> Result<BTreeMap<u32, Runs>> {
     Ok(runs)
 }
 
-fn planned() -> Result<Vec<Planned>> {
+/// Of the variants that could do a job on this host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The one in use: neither what could be, nor what has to be asked for.
+    Used,
+    /// All.
+    Candidates,
+}
+
+fn planned(wanted: Wanted) -> Result<Vec<Planned>> {
     let mut command = termite_probe_tests::probe::command(&["doctor", "--json"])?;
     let output = command.stdin(Stdio::null()).output().context("cannot start the probe")?;
     let told: Value = serde_json::from_slice(&output.stdout).context("doctor wrote no JSON")?;
     let mut planned = Vec::new();
     for job in list(&told["plan"]["jobs"]) {
-        // Only what is in use: not what could be, nor what has to be asked for.
         let used = list(&told["hooks"]).iter().find(|one| one["hook"] == job["hook"]);
         let used = used.filter(|one| one["state"] == "attached").map_or(&Value::Null, |one| &one["variant"]);
-        for variant in list(&job["candidates"]).iter().filter(|variant| variant["name"] == *used) {
+        let is_wanted = |variant: &&Value| wanted == Wanted::Candidates || variant["name"] == *used;
+        for variant in list(&job["candidates"]).iter().filter(is_wanted) {
             for program in list(&variant["programs"]) {
                 let name = program["name"].as_str().context("a program without a name")?.to_owned();
                 planned.push(Planned { name, section: section(&program["attach"])? });
@@ -188,6 +208,12 @@ fn attach(program: &mut Program, section: &str, btf: &Btf) -> Result<()> {
             let (category, name) = target.split_once('/').context("a tracepoint without a category")?;
             program.load()?;
             program.attach(category, name)?;
+        }
+        "raw_tracepoint" => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            let (_, name) = target.split_once('/').context("a tracepoint without a category")?;
+            program.load()?;
+            program.attach(name)?;
         }
         other => bail!("no empty program of kind {other} is known: add it here"),
     }

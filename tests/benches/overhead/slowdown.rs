@@ -38,8 +38,8 @@ impl Attached {
     const ALL: [(Self, &'static str); 4] = [
         (Self::Nothing, "nothing"),
         (Self::Probe, "the probe, nobody watched"),
-        (Self::EmptySystemCalls, "empty programs on its system call tracepoints only"),
-        (Self::EmptyTracepoints, "empty programs on its other tracepoints only"),
+        (Self::EmptySystemCalls, "empty programs on the system calls' tracepoints only"),
+        (Self::EmptyTracepoints, "empty programs on its typed tracepoints only"),
     ];
 
     /// Attaches it, looks, and detaches it.
@@ -53,11 +53,11 @@ impl Attached {
                 seen
             }
             Self::EmptySystemCalls => {
-                let _twins = Twins::attach_kind("tracepoint/")?;
+                let _twins = Twins::attach_system_calls()?;
                 look()
             }
             Self::EmptyTracepoints => {
-                let _twins = Twins::attach_kind("tp_btf/")?;
+                let _twins = Twins::attach_typed()?;
                 look()
             }
         }

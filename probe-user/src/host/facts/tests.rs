@@ -8,8 +8,8 @@ use probe_ebpf::abi::Offsets;
 
 use super::super::btf::tests::Builder;
 use super::{
-    Capabilities, Capability, Cgroups, Fact, HidePid, HostFacts, KernelShape, KernelTypes, Lockdown,
-    ProcessView, SYSCALL_EVENTS, Tracefs,
+    Capabilities, Capability, Cgroups, EVENTS, Fact, HidePid, HostFacts, KernelShape, KernelTypes, Lockdown,
+    ProcessView, Tracefs,
 };
 
 fn unknown<T>(why: &str) -> Fact<T> {
@@ -92,7 +92,7 @@ pub(crate) fn linux_6_18() -> HostFacts {
         capabilities: mask(&Capability::ALL[..8]),
         tracefs: Tracefs::Readable {
             at: "/sys/kernel/tracing",
-            events: SYSCALL_EVENTS.map(|name| (name, true)).into(),
+            events: EVENTS.map(|(_, name)| (name, true)).into(),
         },
         lockdown: unknown("no /sys/kernel/security/lockdown: securityfs is not mounted"),
         unprivileged_bpf_disabled: Fact::Known(2),
