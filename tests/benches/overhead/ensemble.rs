@@ -34,6 +34,8 @@ const SLOW_FLUSH: Duration = Duration::from_millis(2);
 const RATE: u32 = 1000;
 /// After the start of the probe, and as long without it, until caches and clocks have settled.
 const SETTLE: Duration = Duration::from_millis(300);
+/// What a program takes of a write is told from here on, ns.
+const LEAST_NS: f64 = 50.0;
 /// The bar, for the median of the ratios, all servers watched.
 const THROUGHPUT_BAR: f64 = 0.99;
 /// A file system in memory.
@@ -95,6 +97,8 @@ struct Accounted {
     share: f64,
     /// The part of all CPU time in which nobody had anything to do.
     idle: f64,
+    /// Name of a program, its runs, and what one of them takes above an empty one, ns; the dearest first.
+    by_program: Vec<(String, f64, f64)>,
 }
 
 /// An ensemble, and what limits it.
@@ -216,7 +220,13 @@ fn account(case: &Case, ensemble: &Ensemble, effort: &Effort) -> Result<Accounte
     let writes = rates.iter().sum::<f64>() / rates.len() as f64;
     let added_ns: f64 = seen.values().map(Calls::added_per_second).sum();
     let cpus = thread::available_parallelism()?.get() as f64;
+    let of_one = |(name, calls): (&String, &Calls)| {
+        (name.clone(), calls.per_second() / writes, (calls.ours_ns() - calls.empty_ns()).max(0.0))
+    };
+    let mut by_program: Vec<(String, f64, f64)> = seen.iter().map(of_one).collect();
+    by_program.sort_by(|(_, runs, ns), (_, others, other_ns)| (others * other_ns).total_cmp(&(runs * ns)));
     Ok(Accounted {
+        by_program,
         runs: seen.values().map(Calls::per_second).sum::<f64>() / writes,
         added_us: added_ns / writes / 1000.0,
         share: added_ns / 1e9 / cpus,
@@ -259,6 +269,11 @@ fn show(logs: &str, throughput: &Samples, latency: &[Samples; 2], accounted: &Ac
         accounted.share * 100.0,
         accounted.idle * 100.0
     ));
+    let dearest = accounted.by_program.iter().filter(|(_, runs, ns)| runs * ns >= LEAST_NS);
+    let dearest = dearest.map(|(name, runs, ns)| {
+        format!("`{name}` {:.1} µs ({runs:.1} runs of {ns:.0} ns)", runs * ns / 1000.0)
+    });
+    page.remark(&format!("Of a write take: {}.", dearest.collect::<Vec<_>>().join(", ")));
     let all = of(throughput, Kind::All);
     let measured = format!(
         "{:.3} ({:.3} to {:.3}); one server watched {:.3}, empty programs {:.3}",
