@@ -1,28 +1,35 @@
 /*
- * Preloaded into a server: logs when each fdatasync and fsync began and ended, and sleeps before one of
- * them when it is told to. All words are in the file that FSYNC_SHIM names (relative to the working
- * directory), shared with whoever commands:
- *   word 0           how many ns the next call is to sleep; taken back to 0 by the call that does
+ * Preloaded into a server: logs when each fdatasync and fsync began and ended, and each write of a file that was
+ * held, and sleeps before a flush when it is told to. All words are in the file that FSYNC_SHIM names (relative to
+ * the working directory), shared with whoever commands:
+ *   word 0           how many ns the next flush is to sleep; taken back to 0 by the call that does
  *   word 1           how many calls were logged
- *   word 2 + 4n ...  call n modulo CALLS: began, sleep began, sleep ended, ended (CLOCK_MONOTONIC, ns)
+ *   word 2 + 5n ...  call n modulo CALLS: 0 for a flush and 1 for a write, began, sleep began, sleep ended, ended
+ *                    (CLOCK_MONOTONIC, ns); ended is 0 while the rest is written
  * Where FSYNC_SHIM_EACH is set, every call that is not told otherwise sleeps for so many ns: a disk as slow as that.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CALLS 4096
-#define WORDS (2 + 4 * CALLS)
+#define WORDS (2 + 5 * CALLS)
+/* What is written into memory takes microseconds; a write that takes longer than this was held. */
+#define HELD_NS 1000000u
 
 static _Atomic uint64_t *words;
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
+static ssize_t (*real_write)(int, const void *, size_t);
+static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static uint64_t each;
 
 static uint64_t now(void)
@@ -33,6 +40,27 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Other libraries may write before this one's turn to begin has come. */
+static void resolve_writes(void)
+{
+	real_write = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+	real_pwrite = (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+}
+
+static void note(uint64_t kind, uint64_t began, uint64_t from, uint64_t to)
+{
+	/* Threads that write at once have a place each. */
+	uint64_t index = atomic_fetch_add(&words[1], 1) % CALLS;
+	_Atomic uint64_t *entry = &words[2 + 5 * index];
+
+	entry[4] = 0;
+	entry[0] = kind;
+	entry[1] = began;
+	entry[2] = from;
+	entry[3] = to;
+	entry[4] = now();
+}
+
 __attribute__((constructor)) static void begin(void)
 {
 	const char *path = getenv("FSYNC_SHIM"), *of_each = getenv("FSYNC_SHIM_EACH");
@@ -41,6 +69,7 @@ __attribute__((constructor)) static void begin(void)
 
 	real_fdatasync = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 	real_fsync = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+	resolve_writes();
 	if (of_each)
 		each = strtoull(of_each, NULL, 10);
 	if (!path)
@@ -58,8 +87,7 @@ __attribute__((constructor)) static void begin(void)
 
 static int watched(int (*call)(int), int fd)
 {
-	uint64_t began = now(), from = 0, to = 0, length, index;
-	_Atomic uint64_t *entry;
+	uint64_t began = now(), from = 0, to = 0, length;
 	int result;
 
 	if (!words)
@@ -75,14 +103,19 @@ static int watched(int (*call)(int), int fd)
 		to = now();
 	}
 	result = call(fd);
-	index = atomic_load(&words[1]) % CALLS;
-	entry = &words[2 + 4 * index];
-	entry[0] = began;
-	entry[1] = from;
-	entry[2] = to;
-	entry[3] = now();
-	atomic_fetch_add(&words[1], 1);
+	note(0, began, from, to);
 	return result;
+}
+
+static void written(int fd, uint64_t began)
+{
+	int error = errno;
+	struct stat status;
+
+	/* A socket's peer may be slow: that is no matter of a disk. */
+	if (words && now() - began > HELD_NS && fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+		note(1, began, 0, 0);
+	errno = error;
 }
 
 int fdatasync(int fd)
@@ -93,4 +126,34 @@ int fdatasync(int fd)
 int fsync(int fd)
 {
 	return watched(real_fsync, fd);
+}
+
+ssize_t write(int fd, const void *bytes, size_t length)
+{
+	uint64_t began = now();
+	ssize_t result;
+
+	if (!real_write)
+		resolve_writes();
+	result = real_write(fd, bytes, length);
+	written(fd, began);
+	return result;
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
+{
+	uint64_t began = now();
+	ssize_t result;
+
+	if (!real_pwrite)
+		resolve_writes();
+	result = real_pwrite(fd, bytes, length, at);
+	written(fd, began);
+	return result;
+}
+
+/* The same where off_t has 64 bits anyway, under the name by which the JVM knows it. */
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
+{
+	return pwrite(fd, bytes, length, at);
 }

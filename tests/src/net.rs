@@ -131,7 +131,7 @@ impl Fabric {
         let hosts = (1..=hosts)
             .map(|index| {
                 let host = Namespace::new()?;
-                let (port, address) = (format!("port{index}"), Ipv4Addr::new(10, 77, 0, index));
+                let (port, address) = (port(usize::from(index)), Ipv4Addr::new(10, 77, 0, index));
                 let path = host.path();
                 hub.ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &path])?;
                 hub.ip(&["link", "set", &port, "master", Self::BRIDGE, "up"])?;
@@ -148,11 +148,23 @@ impl Fabric {
         &self.hub
     }
 
+    /// The bridge's port behind which the host of an address is.
+    pub fn port_of(&self, address: IpAddr) -> Result<String> {
+        let index = self.hosts.iter().position(|(of, _)| *of == address);
+        let index = index.with_context(|| format!("{address} is no host of the fabric"))?;
+        Ok(port(index + 1))
+    }
+
     /// A host's address and namespace.
     pub fn host(&self, index: usize) -> Result<(IpAddr, &Namespace)> {
         let (address, namespace) = self.hosts.get(index).context("the fabric has no such host")?;
         Ok((*address, namespace))
     }
+}
+
+/// The name of a bridge's port; hosts are counted from 1.
+fn port(host: usize) -> String {
+    format!("port{host}")
 }
 
 /// A connection from the test's own namespace.

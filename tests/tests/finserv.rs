@@ -107,12 +107,7 @@ fn findings(trace: &Trace, window: &(u64, u64), episodes: &[Episode], victim: u6
     let faulted = BTreeSet::from([victim]);
     let stops: Vec<Stop> = trace.safepoints.iter().map(Stop::from).collect();
     let judged = seen.map(|episode| {
-        let injection = Injection {
-            fault: fault.name(),
-            place: Place::Follower,
-            expected: fault.expected(),
-            episode: *episode,
-        };
+        let injection = Injection::of(&fault, Place::Follower, *episode);
         judge(&injection, &faulted, &trace.proposals, &stops)
     });
     judged.collect()

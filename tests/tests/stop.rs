@@ -107,10 +107,10 @@ fn check_leader(fault: &dyn Fault) -> Result<()> {
     ensemble.settled_zxid()?;
     let trace = probe.interrupt()?.trace()?;
 
-    let (place, expected, faulted) = (Place::Leader, fault.expected(), BTreeSet::from([leader]));
+    let faulted = BTreeSet::from([leader]);
     let stops: Vec<Stop> = trace.stalls.iter().map(Stop::from).collect();
     let findings = episodes.into_iter().map(|episode| {
-        let injection = Injection { fault: fault.name(), place, expected, episode };
+        let injection = Injection::of(fault, Place::Leader, episode);
         judge(&injection, &faulted, &trace.proposals, &stops)
     });
     let score = Score::of(&findings.collect::<Vec<_>>());

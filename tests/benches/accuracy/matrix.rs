@@ -30,8 +30,6 @@ pub struct Entry {
     pub fault: Shared,
     /// The longest that it can be, ms.
     pub longest_ms: u64,
-    /// Whether its truth is the size of the delay.
-    pub has_size: bool,
     /// Whether the leader has it too: it must hold the threads that serve the followers.
     in_leader: bool,
     /// Whether this ensemble has it only beside another one, as it has it alone elsewhere.
@@ -40,22 +38,11 @@ pub struct Entry {
 
 impl Entry {
     fn new(fault: impl Fault + Send + Sync + 'static) -> Self {
-        Self {
-            fault: Box::new(fault),
-            longest_ms: u64::MAX,
-            has_size: true,
-            in_leader: false,
-            in_pairs: false,
-        }
+        Self { fault: Box::new(fault), longest_ms: u64::MAX, in_leader: false, in_pairs: false }
     }
 
     fn at_most(mut self, longest_ms: u64) -> Self {
         self.longest_ms = longest_ms;
-        self
-    }
-
-    fn without_size(mut self) -> Self {
-        self.has_size = false;
         self
     }
 
@@ -184,7 +171,7 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
-        Entry::new(fault::DiskQuota(disks)).at_most(500).without_size(),
+        Entry::new(fault::DiskQuota(disks)).at_most(500),
         Entry::new(Reclaim::default()).at_most(300),
         Entry::new(fault::Stopped).in_pairs_only(),
         Entry::new(Gc(Collector::Serial)).in_pairs_only(),

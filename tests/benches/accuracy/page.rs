@@ -151,7 +151,7 @@ fn faults(findings: &[Finding]) -> String {
     }
     format!(
         "Sizes against what somebody else measured: the JVM's safepoint log, counters of the control group, the \
-         kernel's trace, the injector's own clock.\n\n{}",
+         kernel's trace, captures of the connection, a library preloaded around calls, the injector's own clock.\n\n{}",
         table.markdown()
     )
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::ensemble::Ensemble;
-use termite_probe_tests::fault::{Episode, Expected};
+use termite_probe_tests::fault::Expected;
 use termite_probe_tests::judgement::{Injection, Place, Stop, alarms, judge};
 use termite_probe_tests::load::{Load, Plan};
 use termite_probe_tests::probe::{Run, Trace, Vantage};
@@ -66,7 +66,7 @@ impl Stage {
             outcome.findings.push(judge(injection, &faulted, &trace.proposals, &stops));
             if scenario.place != Place::Leader && is_seen_by_follower(entry) {
                 let remote = Expected { cause: "remote", also: &[], vantage: Vantage::Leader };
-                let far = Injection { expected: remote, ..*injection };
+                let far = Injection { expected: remote, is_of_the_work: true, ..*injection };
                 outcome.from_leader.push(judge(&far, &faulted, &trace.proposals, &stops));
             }
         }
@@ -125,12 +125,7 @@ impl Stage {
             for size in entry.sizes(sizes) {
                 let episodes = fault.inject(&self.ensemble, sid, size, effort.gap, effort.times);
                 let episodes = episodes.with_context(|| format!("cannot inject {}", fault.name()))?;
-                let injection = |episode: Episode| Injection {
-                    fault: fault.name(),
-                    place: scenario.place,
-                    expected: fault.expected(),
-                    episode: Episode { truth_ns: episode.truth_ns.filter(|_| entry.has_size), ..episode },
-                };
+                let injection = |episode| Injection::of(&**fault, scenario.place, episode);
                 injections.extend(episodes.into_iter().map(|episode| (entry, injection(episode))));
             }
             Ok(injections)

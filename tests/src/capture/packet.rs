@@ -1,5 +1,6 @@
 //! Quorum packets out of an ordered byte stream, strictly: from the first byte of the connection, one
-//! after the other; anything else is an error. Written for clarity, run after the fact.
+//! after the other; anything else is an error. A connection that was met in its middle is decoded from its first
+//! packet on that cannot be anything else. Written for clarity, run after the fact.
 
 use anyhow::{Result, bail, ensure};
 
@@ -14,6 +15,14 @@ pub(super) const TRUNC: i32 = 14;
 pub(super) const SNAP: i32 = 15;
 pub(super) const OBSERVER_INFO: i32 = 16;
 const LAST_TYPE: i32 = 19;
+
+/// What of a PROPOSAL says that it is one: type, zxid, length of the data, and the head of its transaction up to the
+/// zxid that stands there once more (`TxnHeader`).
+const PROPOSAL_HEAD: usize = 36;
+/// Where that second zxid stands.
+const TWIN: usize = 28;
+/// A whole ACK, without data and without ids.
+const BARE: usize = 20;
 
 /// QuorumAuth.QUORUM_AUTH_MAGIC_NUMBER
 const AUTH_MAGIC: [u8; 8] = 0x5f24_3501_3501_edcc_u64.to_be_bytes();
@@ -35,6 +44,8 @@ pub(crate) struct Packet {
 /// What the bytes at the front of the stream belong to.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
+    /// Whatever goes before the first packet that is certainly one.
+    Middle,
     /// Packets, with SASL tokens before the first.
     Packets,
     /// The raw stream behind SNAP.
@@ -56,6 +67,11 @@ impl Decoder {
         Self { bytes: Vec::new(), phase: Phase::Packets, tokens: 0, packets: 0 }
     }
 
+    /// For a direction whose first bytes belong to whatever came before.
+    pub(super) fn from_the_middle() -> Self {
+        Self { phase: Phase::Middle, ..Self::new() }
+    }
+
     /// Takes the bytes of one segment and gives the packets that end in it.
     pub(crate) fn take(&mut self, at_ns: u64, bytes: &[u8]) -> Result<Vec<Packet>> {
         self.bytes.extend_from_slice(bytes);
@@ -68,6 +84,17 @@ impl Decoder {
 
     /// One packet, token or piece of a snapshot: how many bytes it took, or none if more are needed.
     fn step(&mut self, at_ns: u64, packets: &mut Vec<Packet>) -> Result<Option<usize>> {
+        if self.phase == Phase::Middle {
+            let begin = (0..self.bytes.len()).find(|at| is_certain(&self.bytes[*at..]));
+            if let Some(begin) = begin {
+                self.phase = Phase::Packets;
+                return Ok(Some(begin));
+            }
+            // Keep what may be the beginning of one.
+            let spare = self.bytes.len().saturating_sub(PROPOSAL_HEAD - 1);
+            self.bytes.drain(..spare);
+            return Ok(None);
+        }
         if self.phase == Phase::Snapshot {
             let end = self.bytes.windows(SNAPSHOT_END.len()).position(|window| window == SNAPSHOT_END);
             if let Some(end) = end {
@@ -99,6 +126,19 @@ impl Decoder {
         self.packets += 1;
         packets.push(packet);
         Ok(Some(used))
+    }
+}
+
+/// Does a PROPOSAL or an ACK begin here, beyond doubt? Nobody writes a zxid twice, or one before eight bytes of ones,
+/// into these tests' payloads.
+fn is_certain(bytes: &[u8]) -> bool {
+    let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let kind = bytes.first_chunk().map(|kind| i32::from_be_bytes(*kind));
+    let zxid = number(4).filter(|zxid| zxid >> 32 != 0);
+    match kind {
+        Some(PROPOSAL) => zxid.is_some() && number(TWIN) == zxid,
+        Some(ACK) => zxid.is_some() && bytes.get(BARE - 8..BARE) == Some(&[0xff; 8]),
+        _ => false,
     }
 }
 
@@ -210,6 +250,26 @@ mod tests {
             let last = u64::try_from(bytes.chunks(step).len() - 1)?;
             assert_eq!(seen[2].at_ns, last, "the last packet ends in the last segment");
             assert_eq!(seen[2].data, b"payload");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn from_the_middle_on_any_split_gives_what_follows() -> anyhow::Result<()> {
+        let zxid = 0x1_0000_0009;
+        let data = [&[7; 12][..], &u64::to_be_bytes(zxid), b"..."].concat();
+        let proposal = packet(PROPOSAL, zxid, Some(&data), &[]);
+        // A proposal whose zxid does not stand in its data a second time could be anything.
+        let unlike = packet(PROPOSAL, zxid, Some(&[7; 40]), &[]);
+        let bytes = [&unlike[..], &proposal[17..], &proposal, &packet(ACK, zxid, None, &[])].concat();
+        for step in 1..=bytes.len() {
+            let mut decoder = Decoder::from_the_middle();
+            let mut seen = Vec::new();
+            for chunk in bytes.chunks(step) {
+                seen.extend(decoder.take(0, chunk)?);
+            }
+            let kinds: Vec<(i32, u64)> = seen.iter().map(|packet| (packet.kind, packet.zxid)).collect();
+            assert_eq!(kinds, [(PROPOSAL, zxid), (ACK, zxid)], "in steps of {step}");
         }
         Ok(())
     }

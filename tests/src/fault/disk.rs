@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::clock::sleep_until;
+use super::held::Held;
 use super::host::run;
 use super::{Episode, Expected, Fault, Span, repeat, shim};
 use crate::ensemble::{Ensemble, Spec};
@@ -27,8 +28,6 @@ use crate::probe::Vantage;
 const LOWER_BYTES: u64 = 288 << 20;
 const UPPER_BYTES: u64 = 256 << 20;
 
-/// What a truth may be unsure by.
-const UNSURE: Duration = Duration::from_millis(1);
 /// FIFREEZE and FITHAW of linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
 const FREEZE: libc::c_ulong = 0xc004_5877;
 const THAW: libc::c_ulong = 0xc004_5878;
@@ -163,12 +162,11 @@ fn ask(root: &File, request: libc::c_ulong) -> std::io::Result<()> {
     }
 }
 
-/// Keeps a filesystem frozen for a while, and tells for how long: without the time that freezing it took, and the way back.
-fn freeze(mount: &Path, size: Duration) -> Result<Duration> {
+/// Keeps a filesystem frozen for a while.
+fn freeze(mount: &Path, size: Duration) -> Result<()> {
     let _frozen = Frozen::new(mount)?;
-    let begin = Instant::now();
-    sleep_until(begin + size);
-    Ok(begin.elapsed())
+    sleep_until(Instant::now() + size);
+    Ok(())
 }
 
 /// A device that takes no write for a while. The truth is the longest fdatasync meanwhile, by the log of
@@ -200,7 +198,7 @@ impl Fault for StalledDevice {
         let (_, lower) = self.0.mounts(sid)?;
         let log = shim::Shim::of(ensemble, sid)?;
         repeat(times, gap, || {
-            let (span, _) = Span::of(|| freeze(&lower, size))?;
+            let (span, ()) = Span::of(|| freeze(&lower, size))?;
             Ok(span)
         })?
         .into_iter()
@@ -211,8 +209,9 @@ impl Fault for StalledDevice {
 }
 
 /// A filesystem that is frozen, as for a snapshot: SyncThread waits in the write of its log, before the
-/// flush. The truth is the time for which it was frozen. Writes wait from some moment of the freezing on, which writes the
-/// filesystem out first, to some moment of the way back: where these took long, nobody knows the truth.
+/// flush. Writes wait from some moment of the freezing on, which writes the filesystem out first, to some moment of the way
+/// back, so the injector cannot tell for how long. The truth is what of that write, and of the flushes, lay between the arrival
+/// of a proposal and its ACK, by the log of the preloaded library.
 #[derive(Clone, Debug)]
 pub struct FrozenFilesystem(pub Arc<Disks>);
 
@@ -227,23 +226,29 @@ impl Fault for FrozenFilesystem {
         Expected { cause: "kernel_wait", also: &["fsync"], vantage: Vantage::Follower }
     }
 
+    /// The log tells of the very calls that a proposal waited for.
+    fn is_of_the_work(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, spec: Spec) -> Result<Spec> {
         self.0.prepare(spec)
     }
 
     fn inject(
         &self,
-        _ensemble: &Ensemble,
+        ensemble: &Ensemble,
         sid: u64,
         size: Duration,
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>> {
         let (upper, _) = self.0.mounts(sid)?;
-        repeat(times, gap, || {
-            let (span, frozen) = Span::of(|| freeze(&upper, size))?;
-            let around = Duration::from_nanos(span.length_ns()).saturating_sub(frozen);
-            Ok(Episode { sid, span, truth_ns: (around < UNSURE).then(|| span.length_ns()) })
-        })
+        let held = Held::of(ensemble, sid)?;
+        let spans = repeat(times, gap, || {
+            let (span, ()) = Span::of(|| freeze(&upper, size))?;
+            Ok(span)
+        })?;
+        held.episodes(sid, &spans)
     }
 }

@@ -1,6 +1,6 @@
 //! A limit on the write operations of the server's control group (blkio, v1) on the device under its log:
-//! every fdatasync waits for its turn. The truth is the longest one meanwhile, by the log of the preloaded
-//! library. A proposal may wait for the call before its own as well, so for up to twice as long.
+//! every fdatasync waits for its turn. A proposal waits for the rest of the call during which it comes, then for its
+//! own, so the truth is that of a proposal: what of these calls lay between its arrival and its ACK.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::disk::Disks;
+use super::held::Held;
 use super::host::Group;
-use super::shim::Shim;
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
 use crate::probe::Vantage;
@@ -42,7 +42,8 @@ impl Fault for DiskQuota {
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>> {
-        let (device, log) = (self.0.device(sid)?, Shim::of(ensemble, sid)?);
+        let device = self.0.device(sid)?;
+        let held = Held::of_follower(ensemble, sid)?;
         let per_second = (1_000 / size.as_millis().max(1)).max(1);
         let group = Group::around("blkio", ensemble.pid(sid)?, |_| Ok(()))?;
         let limit = |value| group.write("blkio.throttle.write_iops_device", &format!("{device} {value}"));
@@ -54,8 +55,6 @@ impl Fault for DiskQuota {
             })?;
             Ok(span)
         })?;
-        let episode =
-            |span| Ok(Episode { sid, span, truth_ns: log.longest(span)?.map(|call| call.length_ns()) });
-        spans.into_iter().map(episode).collect()
+        held.episodes(sid, &spans)
     }
 }

@@ -14,6 +14,7 @@ mod far;
 mod freezer;
 mod gc;
 mod heap_dump;
+mod held;
 pub(crate) mod host;
 mod lock;
 mod loss;
@@ -63,6 +64,9 @@ pub struct Expected {
     pub vantage: Vantage,
 }
 
+/// Causes that lie inside of the work on one proposal.
+const OF_THE_WORK: [&str; 5] = ["fsync", "sleep", "reclaim", "disk_io", "remote"];
+
 /// One injected fault on one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Episode {
@@ -81,6 +85,12 @@ pub trait Fault {
 
     /// What it does, in the probe's words.
     fn expected(&self) -> Expected;
+
+    /// Whether the truth of its episodes is of the work on one proposal, which holds all of it; else it held the server
+    /// whether or not a proposal was there.
+    fn is_of_the_work(&self) -> bool {
+        OF_THE_WORK.contains(&self.expected().cause)
+    }
 
     /// Adds what every server needs for it: an agent, an option, a place for its files. Called before the
     /// ensemble starts; whatever two faults both need is added once.

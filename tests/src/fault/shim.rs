@@ -1,4 +1,5 @@
-//! The library that is preloaded into every server: it logs each fsync, and sleeps before one on command.
+//! The library that is preloaded into every server: it logs each fsync and each write of a file that was held, and
+//! sleeps before an fsync on command.
 //!
 //! The sleep is a `nanosleep` of SyncThread in user space, before the real call: to the kernel the thread
 //! sleeps, it is not in fsync. Delays inside of the call are made below the filesystem (`disk`).
@@ -22,7 +23,10 @@ const SOURCE: &str = include_str!("../../c/fsync_shim.c");
 const FILE: &str = "fsync-shim";
 /// The layout of that file is told in the source of the library.
 const HEAD: usize = 2;
-const WORDS_OF_CALL: usize = 4;
+const WORDS_OF_CALL: usize = 5;
+/// Its kinds of calls.
+const FLUSH: u64 = 0;
+const WRITE: u64 = 1;
 
 /// How long it may take until the server calls fsync.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,9 +59,19 @@ pub(super) struct Shim {
     file: fs::File,
 }
 
-/// One call of fsync or fdatasync, and the sleep before it if there was one.
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// fsync or fdatasync.
+    Flush,
+    /// A write of a file, which was held: others are not logged.
+    Write,
+}
+
+/// One call, and the sleep before it if there was one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
+    pub(super) kind: Kind,
     pub(super) whole: Span,
     pub(super) sleep: Span,
 }
@@ -83,20 +97,27 @@ impl Shim {
         let (words, _) = bytes.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
         let calls = words.get(HEAD..).unwrap_or_default().chunks_exact(WORDS_OF_CALL);
-        let logged = calls.filter_map(|call| match *call {
-            [began, sleep_from, sleep_to, ended] if ended > 0 => Some(Call {
+        let logged = calls.filter_map(|call| {
+            let [kind, began, sleep_from, sleep_to, ended] = *call else { return None };
+            let kind = match kind {
+                FLUSH => Kind::Flush,
+                WRITE => Kind::Write,
+                _ => return None,
+            };
+            (ended > 0).then_some(Call {
+                kind,
                 whole: Span { from_ns: began, to_ns: ended },
                 sleep: Span { from_ns: sleep_from, to_ns: sleep_to },
-            }),
-            _ => None,
+            })
         });
         Ok(logged.collect())
     }
 
-    /// The longest call that met a span; it may end later.
+    /// The longest flush that met a span; it may end later.
     pub(super) fn longest(&self, span: Span) -> Result<Option<Span>> {
-        let met = self.calls()?.into_iter().map(|call| call.whole);
-        Ok(met
+        let flushes = self.calls()?.into_iter().filter(|call| call.kind == Kind::Flush);
+        Ok(flushes
+            .map(|call| call.whole)
             .filter(|call| call.from_ns < span.to_ns && call.to_ns > span.from_ns)
             .max_by_key(Span::length_ns))
     }

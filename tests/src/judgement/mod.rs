@@ -12,11 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::alarms::{ALARM_NS, Alarm, alarms};
 pub use self::score::{Bars, Errors, Score, Shares};
-use crate::fault::{Episode, Expected};
+use crate::fault::{Episode, Expected, Fault, Span};
 use crate::probe::{Proposal, Safepoint, Stall};
 
-/// How long before an episode the delay may begin that it caused: what was being processed when it came.
-const BEFORE_NS: u64 = 5_000_000;
 /// Unless a delay is at least this part of the truth, the episode caused none: no proposal met it.
 const LEAST_PART: u64 = 2;
 
@@ -60,8 +58,18 @@ pub struct Injection {
     pub place: Place,
     /// What the probe is to say.
     pub expected: Expected,
+    /// Whether the fault is a part of the work on one proposal: a delay then holds all of it that the truth tells.
+    pub is_of_the_work: bool,
     /// When, and how long by somebody else's measure.
     pub episode: Episode,
+}
+
+impl Injection {
+    /// An episode of a fault.
+    pub fn of(fault: &(impl Fault + ?Sized), place: Place, episode: Episode) -> Self {
+        let (expected, is_of_the_work) = (fault.expected(), fault.is_of_the_work());
+        Self { fault: fault.name(), place, expected, is_of_the_work, episode }
+    }
 }
 
 /// A time for which a thread of a server, or all of them, stood still.
@@ -179,20 +187,17 @@ pub fn judge(
 /// at the same time is no answer about this fault.
 fn of_delays(injection: &Injection, faulted: &BTreeSet<u64>, proposals: &[Proposal]) -> Option<Said> {
     let Injection { expected, episode: Episode { sid, span, truth_ns }, .. } = *injection;
-    let begins = span.from_ns.saturating_sub(BEFORE_NS)..=span.to_ns;
+    let whole = |proposal: &Proposal| Span { from_ns: proposal.began_at(), to_ns: proposal.mono_ns };
     let is_stall = |proposal: &&Proposal| {
         proposal.vantage == expected.vantage
-            && begins.contains(&proposal.began_at())
+            && span.begins().contains(&proposal.began_at())
             && truth_ns.is_none_or(|truth_ns| proposal.delay_ns * LEAST_PART >= truth_ns)
     };
     let is_other = |proposal: &&Proposal| {
         let of_faulted = proposal.sid.is_some_and(|of| faulted.contains(&of));
         !of_faulted && proposal.verdict.as_deref().is_some_and(|verdict| expected.allows(verdict))
     };
-    let met = |proposal: &&Proposal| {
-        let met_ns = proposal.mono_ns.min(span.to_ns).saturating_sub(proposal.began_at().max(span.from_ns));
-        (met_ns, proposal.delay_ns)
-    };
+    let met = |proposal: &&Proposal| (span.met_ns(whole(proposal)), proposal.delay_ns);
     let is_asked = |proposal: &&Proposal| proposal.sid == Some(sid) || is_other(proposal);
     let named = proposals.iter().filter(is_stall).filter(is_asked).max_by_key(met)?;
     let verdict = named.verdict.clone().unwrap_or_default();
@@ -214,7 +219,7 @@ fn of_stops(injection: &Injection, stops: &[Stop]) -> Said {
     // Of each thread and cause: since when, and for how long.
     let mut sums: BTreeMap<(u64, u32, &str), (u64, u64)> = BTreeMap::new();
     for stop in stops {
-        let met_ns = stop.ended_at.min(span.to_ns).saturating_sub(stop.began_at.max(span.from_ns));
+        let met_ns = span.met_ns(Span { from_ns: stop.began_at, to_ns: stop.ended_at });
         if let Some(of) = stop.sid
             && met_ns > 0
             && (of == sid || expected.allows(&stop.cause))

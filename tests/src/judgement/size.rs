@@ -2,14 +2,12 @@
 //!
 //! A delay holds only the part of the fault after its proposal's arrival: where the fault holds the server
 //! whether or not a proposal is there, what went before is added. Where it is part of the work on that
-//! proposal (a flush, a sleep in it, a longer way), the delay holds all of it. Where a fault on the way holds the
+//! proposal (a flush, a sleep in it, a longer way, a loss that TCP mends), the delay holds all of it. Where a fault on the way holds the
 //! answer, it does so when the follower's own work is done; its own node measured how much that was.
 
 use super::{Injection, Stop};
 use crate::probe::{Proposal, Vantage};
 
-/// Faults that lie inside of the work on one proposal.
-const OF_THE_WORK: [&str; 5] = ["fsync", "sleep", "reclaim", "disk_io", "remote"];
 /// An episode may be longer than the fault by this, or by a fifth: setting it and taking it away.
 const EDGES_NS: u64 = 8_000_000;
 const EDGES_PART: u64 = 5;
@@ -41,8 +39,8 @@ pub(super) fn before_ns(injection: &Injection, began_at: u64) -> Option<u64> {
     let (span, truth_ns) = (injection.episode.span, injection.episode.truth_ns?);
     let rest_ns = span.length_ns().saturating_sub(truth_ns);
     let is_all_of_it = rest_ns <= EDGES_NS.max(span.length_ns() / EDGES_PART);
-    let is_of_the_work = OF_THE_WORK.contains(&injection.expected.cause);
-    (is_all_of_it && !is_of_the_work).then(|| began_at.saturating_sub(span.to_ns.saturating_sub(truth_ns)))
+    (is_all_of_it && !injection.is_of_the_work)
+        .then(|| began_at.saturating_sub(span.to_ns.saturating_sub(truth_ns)))
 }
 
 /// What the follower itself needed for a proposal that the leader's node tells of.

@@ -34,6 +34,7 @@ fn injection(cause: &'static str, sid: u64, from: u64, to: u64) -> Injection {
         fault: "a fault",
         place: Place::Follower,
         expected: Expected { cause, also: &["kernel_wait"], vantage: Vantage::Follower },
+        is_of_the_work: cause == "fsync",
         episode: Episode {
             sid,
             span: Span { from_ns: from * MS, to_ns: to * MS },
@@ -93,17 +94,19 @@ fn a_stop_of_the_process_is_the_size_where_it_is_the_verdict() {
 #[test]
 fn an_answer_meets_what_holds_it_when_the_followers_own_work_is_done() {
     let at_leader = |cause| Proposal { vantage: Vantage::Leader, ..delay(1, 110, 251, cause) };
-    let size = |expected, delay_at_leader| {
-        let injection = Injection { expected, ..injection("network", 1, 100, 250) };
+    let size = |expected, is_of_the_work, delay_at_leader| {
+        let injection = Injection { expected, is_of_the_work, ..injection("network", 1, 100, 250) };
         // It worked for 5 ms, as its own node says.
         let delays = [delay_at_leader, delay(1, 111, 116, "fsync")];
         check(&injection, &[1], &delays).said.expect("a stall").size_ns
     };
     let network = Expected { cause: "network", also: &[], vantage: Vantage::Leader };
-    assert_eq!(size(network, at_leader("network")), 155 * MS);
+    assert_eq!(size(network, false, at_leader("network")), 155 * MS);
+    // A segment that was lost is none of the answer.
+    assert_eq!(size(network, true, at_leader("network")), 140 * MS);
     // A longer way, of which nobody knows more than that it is beyond the leader: that work is a part of it.
     let remote = Expected { cause: "remote", also: &["network"], vantage: Vantage::Leader };
-    assert_eq!(size(remote, at_leader("remote")), 140 * MS);
+    assert_eq!(size(remote, true, at_leader("remote")), 140 * MS);
 }
 
 #[test]
