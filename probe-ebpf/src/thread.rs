@@ -15,10 +15,12 @@ use crate::safepoint::Totals;
 pub use self::clock::Clock;
 pub use self::hand::CARRIED;
 pub use self::retaken::Slices;
+pub use self::tick::Ticks;
 
 mod clock;
 mod hand;
 mod retaken;
+mod tick;
 
 /// What a thread does in its open segment: values of [`Thread::state`].
 pub mod state {
@@ -177,6 +179,8 @@ pub struct Thread {
     pub comm: [u8; 16],
     /// When the clock began, monotonic ns.
     pub born_at: u64,
+    /// Ticks of the timer that came upon it.
+    pub ticks: Ticks,
     /// What a look back is computed in.
     pub scratch: [Parts; 2],
 }
@@ -230,6 +234,7 @@ impl Thread {
         history: History::EMPTY,
         comm: [0; 16],
         born_at: 0,
+        ticks: Ticks::NONE,
         scratch: [[0; cause::COUNT]; 2],
     };
 
@@ -250,6 +255,7 @@ impl Thread {
         self.state = if running { state::RUNNING } else { state::UNKNOWN };
         self.since = now;
         self.born_at = now;
+        self.ticks = Ticks::NONE;
         self.sums = [0; cause::COUNT];
         self.history.begin(now);
     }
@@ -276,6 +282,13 @@ impl Thread {
         }
     }
 
+    /// The cause of time on CPU.
+    #[inline(always)]
+    #[must_use]
+    pub fn cause_on_cpu(&self) -> usize {
+        self.of_mode(cause::ON_CPU)
+    }
+
     /// The next `ns` of the clock are of one cause.
     #[inline(always)]
     fn charge(&mut self, cause: usize, ns: u64) {
@@ -297,7 +310,7 @@ impl Thread {
             let elapsed = self.elapsed(now);
             let irq = less(irq_ns, self.overlay.irq_ns, elapsed);
             self.charge(cause::IRQ, irq);
-            self.charge(self.of_mode(cause::ON_CPU), elapsed - irq);
+            self.charge(self.cause_on_cpu(), elapsed - irq);
         }
         self.overlay.irq_ns = irq_ns;
         self.history.keep(self.since, &self.sums);

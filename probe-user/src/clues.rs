@@ -86,6 +86,10 @@ impl Interpreter {
         }
         let known = r.stack.iter().take_while(|address| **address != 0);
         clue.stack = known.map(|address| self.function(*address)).collect();
+        // What a tick came upon lies behind the interrupt's own way in.
+        if let Some(way_in) = clue.stack.iter().position(|function| function.starts_with("asm_sysvec_")) {
+            clue.stack.drain(..=way_in);
+        }
         let woken = clue.stack.iter().take_while(|function| is_scheduler(function)).count();
         clue.stack.drain(..woken);
         clue

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// Clues that are kept of a process: those of a few seconds in which all its threads are in trouble.
 const KEPT: usize = 512;
+/// Clues among which the begin of one that goes on is looked for: those of the time between two ticks.
+const RECENT: usize = 64;
 /// Clues that are given for a delay.
 const GIVEN: usize = 8;
 /// What explains less of a delay than this is not worth telling, ns.
@@ -78,9 +80,16 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Keeps a clue: a segment of a thread's clock, or a safepoint of a JVM.
-    pub(crate) fn add(&mut self, clue: Arc<Clue>) {
+    /// Keeps a clue: a segment of a thread's clock, a safepoint of a JVM, or a span at whose end a tick found a thread in the
+    /// kernel. Such spans follow one another, and are one.
+    pub(crate) fn add(&mut self, mut clue: Arc<Clue>) {
         let clues = self.processes.entry(clue.pid).or_default();
+        let same = |c: &&mut Arc<Clue>| (c.tid, c.cause, c.to) == (clue.tid, clue.cause, clue.from);
+        if let Some(begun) = clues.iter_mut().rev().take(RECENT).find(same) {
+            Arc::make_mut(&mut clue).from = begun.from;
+            *begun = clue;
+            return;
+        }
         if clues.len() == KEPT {
             clues.pop_front();
         }
@@ -143,6 +152,17 @@ mod tests {
         assert_eq!(of(41, 50), []);
         // A delay shorter than any clue.
         assert_eq!(spans(&evidence.for_delay(1, 16 * MS, 17 * MS - 1, |_| true)), []);
+    }
+
+    #[test]
+    fn spans_that_follow_one_another_are_one() {
+        let mut evidence = Evidence::default();
+        for clue in
+            [clue(1, 0, 2, 10), clue(1, 3, 3, 9), clue(1, 0, 10, 18), clue(1, 0, 18, 26), clue(1, 0, 27, 35)]
+        {
+            evidence.add(clue);
+        }
+        assert_eq!(spans(&evidence.for_delay(1, 0, 40 * MS, |c| c.cause == 0)), [(2, 26), (27, 35)]);
     }
 
     #[test]

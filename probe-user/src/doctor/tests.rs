@@ -129,6 +129,7 @@ hooks
   sched     sched_tp: tells what the threads on a proposal's path were doing
   present   present_threads: meets the threads that a server has when the probe comes
   reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  tick      tick_tp: tells where in the kernel a thread is that stays there on the CPU
   irq       off: tells what interrupts took of a thread's time on the CPU
             ask for it with --irq: it costs a little at every interrupt of the host
   flush     flush_functions: times the flush of the transaction log
@@ -138,7 +139,7 @@ servers
   pid 4711: ensemble orders, sid unknown (/proc/4711/root is not readable), quorum port unknown
     its zoo.cfg cannot be read: CAP_SYS_PTRACE is missing; its sid will be known when it joins
 
-ready: all 11 hooks; 2 Termite processes
+ready: all 12 hooks; 2 Termite processes
 ",
     );
 }
@@ -175,6 +176,7 @@ hooks
   sched     sched_tp: tells what the threads on a proposal's path were doing
   present   present_threads: meets the threads that a server has when the probe comes
   reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  tick      tick_tp: tells where in the kernel a thread is that stays there on the CPU
   irq       off: tells what interrupts took of a thread's time on the CPU
             ask for it with --irq: it costs a little at every interrupt of the host
   flush     flush_functions: times the flush of the transaction log
@@ -182,7 +184,7 @@ hooks
 servers
   no Termite process found
 
-ready: all 11 hooks; no Termite process found
+ready: all 12 hooks; no Termite process found
 ",
     );
 }
@@ -192,7 +194,7 @@ fn without_flush() -> DoctorReport {
     let mut report = tried(without_tracefs());
     let flush = report.hooks.last_mut().expect("the last job");
     flush.state = "failed";
-    flush.reason = format!("flush_ext4: no such tracepoint; {}", report.plan.jobs[11].reason_for_none());
+    flush.reason = format!("flush_ext4: no such tracepoint; {}", report.plan.jobs[12].reason_for_none());
     report
 }
 
@@ -225,6 +227,7 @@ hooks
   sched     sched_tp: tells what the threads on a proposal's path were doing
   present   present_threads: meets the threads that a server has when the probe comes
   reclaim   reclaim_tp: tells when a thread had to look for free memory itself
+  tick      tick_tp: tells where in the kernel a thread is that stays there on the CPU
   irq       off: tells what interrupts took of a thread's time on the CPU
             ask for it with --irq: it costs a little at every interrupt of the host
   flush     not in use: times the flush of the transaction log
@@ -237,7 +240,7 @@ hooks
 servers
   no Termite process found
 
-ready: 10 of 11 hooks (without flush); no Termite process found
+ready: 11 of 12 hooks (without flush); no Termite process found
 ",
     );
 }
@@ -381,6 +384,8 @@ hooks
   present   present_threads (not tried): meets the threads that a server has when the probe
             comes
   reclaim   reclaim_tp (not tried): tells when a thread had to look for free memory itself
+  tick      tick_tp (not tried): tells where in the kernel a thread is that stays there on the
+            CPU
   irq       irq_tp (not tried): tells what interrupts took of a thread's time on the CPU
   flush     flush_functions (not tried): times the flush of the transaction log
 

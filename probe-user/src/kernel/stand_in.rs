@@ -86,3 +86,59 @@ impl StandIn {
             .all(|planned| ebpf.program_mut(planned.name).is_none_or(|program| can_attach(planned, program)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::facts::tests::{linux_6_18, without_tracefs};
+    use crate::plan::plan;
+
+    /// The job that is done by programs of one file system where functions cannot be hooked.
+    fn flush(facts: &crate::host::facts::HostFacts) -> (Job, usize) {
+        let job = plan(facts).jobs.into_iter().find(|job| job.hook == "flush").unwrap();
+        let rank = job.candidates.iter().position(|variant| variant.name == "flush_ext4").unwrap();
+        (job, rank)
+    }
+
+    fn writing_to(file_systems: Known<Vec<String>>) -> Server {
+        Server { writes_to: file_systems, ..Server::told(7, Some(1), "server.1=a:1:2") }
+    }
+
+    fn on(file_systems: &[&str]) -> Known<Vec<String>> {
+        Known::Known {
+            value: file_systems.iter().map(|&kind| kind.to_owned()).collect(),
+            source: "mountinfo",
+        }
+    }
+
+    #[test]
+    fn only_a_server_whose_files_are_elsewhere_needs_it() {
+        let (job, rank) = flush(&linux_6_18());
+        let stand_in = StandIn::prepare(&job, rank, |_| Ok(())).unwrap();
+        assert!(stand_in.has("flush_enter_fsync") && !stand_in.has("flush_enter_ext4"));
+        let why = |file_systems| stand_in.shortcoming(&writing_to(file_systems));
+        assert_eq!(why(on(&["ext4"])), None);
+        let sees = "flush_ext4: sees flushes to ext4 only, and ";
+        assert_eq!(why(on(&["ext4", "xfs"])).unwrap(), format!("{sees}pid 7 keeps its data on xfs"));
+        let unknown = why(Known::Unknown("no such file".to_owned())).unwrap();
+        assert_eq!(unknown, format!("{sees}where pid 7 keeps its data is not known: no such file"));
+    }
+
+    #[test]
+    fn what_sees_everything_needs_none() {
+        let (job, rank) = flush(&linux_6_18());
+        for other in (0..job.candidates.len()).filter(|other| *other != rank) {
+            assert!(StandIn::prepare(&job, other, |_| Ok(())).is_none(), "{}", job.candidates[other].name);
+        }
+    }
+
+    #[test]
+    fn why_nothing_can_take_over_is_kept() {
+        let (job, rank) = flush(&without_tracefs());
+        let none = StandIn::prepare(&job, rank, |_| Ok(())).unwrap();
+        assert!(none.next.unwrap_err().ends_with("flush_syscalls: tracefs is not mounted"));
+        let (job, rank) = flush(&linux_6_18());
+        let refused = StandIn::prepare(&job, rank, |_| Err("no".to_owned())).unwrap();
+        assert_eq!(refused.next.unwrap_err(), "flush_syscalls: no");
+    }
+}

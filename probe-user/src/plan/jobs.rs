@@ -48,7 +48,7 @@ const fn only_on(file_system: &'static str, name: &'static str, programs: &'stat
 }
 
 // The numbers are those of the kernels' prototypes: include/trace/events/{sock,tcp,task}.h, net/ipv4/tcp.c.
-pub(super) const JOBS: [Wanted; 12] = [
+pub(super) const JOBS: [Wanted; 13] = [
     Wanted {
         hook: "receive",
         required: true,
@@ -164,6 +164,14 @@ pub(super) const JOBS: [Wanted; 12] = [
                 tp_btf("reclaim_enter_compaction", "mm_compaction_begin", &[]),
             ],
         )],
+    },
+    Wanted {
+        hook: "tick",
+        required: false,
+        purpose: "tells where in the kernel a thread is that stays there on the CPU",
+        loss: "a long time on the CPU in the kernel comes without the kernel's functions",
+        remedy: |_| "a kernel with the tracepoint local_timer_entry",
+        variants: &[only("tick_tp", &[tp_btf("tick_tp", "local_timer_entry", &[])])],
     },
     Wanted {
         hook: "irq",

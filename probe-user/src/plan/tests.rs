@@ -57,6 +57,7 @@ fn linux_6_18_has_every_variant() {
          sched: sched_tp\n\
          present: present_threads\n\
          reclaim: reclaim_tp\n\
+         tick: tick_tp\n\
          irq: irq_tp\n\
          flush: flush_functions flush_ext4 flush_syscalls\n",
     );
@@ -77,6 +78,7 @@ fn debian_6_12_hands_over_by_fentry() {
          sched: sched_tp\n\
          present: present_threads\n\
          reclaim: reclaim_tp\n\
+         tick: tick_tp\n\
          irq: irq_tp\n\
          flush: flush_functions flush_ext4 flush_syscalls\n",
     );
@@ -97,6 +99,7 @@ fn debian_6_1_uses_functions_only() {
          sched: sched_tp\n\
          present: present_threads\n\
          reclaim: reclaim_tp\n\
+         tick: tick_tp\n\
          irq: irq_tp\n\
          flush: flush_functions flush_ext4 flush_syscalls\n",
     );

@@ -61,7 +61,7 @@ mod tests {
     fn a_proposal_waits_for_the_rest_of_the_call_before_and_for_its_own() {
         let call = |kind, from_ns, to_ns| {
             let none = Span { from_ns: 0, to_ns: 0 };
-            Call { kind, whole: Span { from_ns, to_ns }, sleep: none }
+            Call { kind, whole: Span { from_ns, to_ns }, sleep: none, busy_ns: 0 }
         };
         let calls = [
             call(Kind::Flush, 100, 220),

@@ -45,7 +45,7 @@ pub use self::lock::Lock;
 pub use self::loss::Loss;
 pub use self::reclaim::Reclaim;
 pub use self::run_queue::Neighbour;
-pub use self::shim::{Sleep, on_slow_disks};
+pub use self::shim::{InKernel, Sleep, on_slow_disks};
 pub use self::stops::{Stopped, Stops};
 pub use self::thread_print::ThreadPrint;
 pub use self::throttle::Throttle;
@@ -65,7 +65,7 @@ pub struct Expected {
 }
 
 /// Causes that lie inside of the work on one proposal.
-const OF_THE_WORK: [&str; 5] = ["fsync", "sleep", "reclaim", "disk_io", "remote"];
+const OF_THE_WORK: [&str; 6] = ["fsync", "sleep", "on_cpu", "reclaim", "disk_io", "remote"];
 
 /// One injected fault on one server.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +123,7 @@ pub fn of_one_host() -> Vec<Box<dyn Fault>> {
         Box::new(ThreadPrint),
         Box::new(Gc(Collector::Serial)),
         Box::new(Sleep),
+        Box::new(InKernel),
         Box::new(StalledDevice(Arc::clone(&disks))),
         Box::new(FrozenFilesystem(Arc::clone(&disks))),
         Box::new(DiskQuota(disks)),

@@ -1,5 +1,5 @@
 //! The library that is preloaded into every server: it logs each fsync and each write of a file that was held, and
-//! sleeps before an fsync on command.
+//! sleeps before an fsync on command, or is busy in the kernel.
 //!
 //! The sleep is a `nanosleep` of SyncThread in user space, before the real call: to the kernel the thread
 //! sleeps, it is not in fsync. Delays inside of the call are made below the filesystem (`disk`).
@@ -23,7 +23,9 @@ const SOURCE: &str = include_str!("../../c/fsync_shim.c");
 const FILE: &str = "fsync-shim";
 /// The layout of that file is told in the source of the library.
 const HEAD: usize = 2;
-const WORDS_OF_CALL: usize = 5;
+const WORDS_OF_CALL: usize = 6;
+/// Of an order: not to sleep, but to have the kernel work.
+const BUSY: u64 = 1 << 63;
 /// Its kinds of calls.
 const FLUSH: u64 = 0;
 const WRITE: u64 = 1;
@@ -74,6 +76,8 @@ pub(super) struct Call {
     pub(super) kind: Kind,
     pub(super) whole: Span,
     pub(super) sleep: Span,
+    /// How long the thread had a CPU in that sleep, ns, by the kernel's account of its time.
+    pub(super) busy_ns: u64,
 }
 
 impl Shim {
@@ -84,10 +88,13 @@ impl Shim {
         Ok(Self { file: file.with_context(|| format!("no {}: was the fault prepared?", path.display()))? })
     }
 
-    /// Has the next call sleep.
-    fn order(&self, length: Duration) -> Result<()> {
-        self.file.write_all_at(&u64::try_from(length.as_nanos())?.to_ne_bytes(), 0)?;
-        Ok(())
+    /// Has the next call spend so much time, `how` being 0 or [`BUSY`], and waits for it.
+    fn order(&self, length: Duration, how: u64) -> Result<Call> {
+        let word = u64::try_from(length.as_nanos())? | how;
+        let (ordered, ()) = Span::of(|| Ok(self.file.write_all_at(&word.to_ne_bytes(), 0)?))?;
+        poll::until("an fsync of the server", PATIENCE, || {
+            Ok(self.calls()?.into_iter().find(|call| call.sleep.from_ns >= ordered.from_ns))
+        })
     }
 
     /// The calls that are still in the log, in no order.
@@ -98,7 +105,7 @@ impl Shim {
         let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
         let calls = words.get(HEAD..).unwrap_or_default().chunks_exact(WORDS_OF_CALL);
         let logged = calls.filter_map(|call| {
-            let [kind, began, sleep_from, sleep_to, ended] = *call else { return None };
+            let [kind, began, sleep_from, sleep_to, ended, busy_ns] = *call else { return None };
             let kind = match kind {
                 FLUSH => Kind::Flush,
                 WRITE => Kind::Write,
@@ -108,6 +115,7 @@ impl Shim {
                 kind,
                 whole: Span { from_ns: began, to_ns: ended },
                 sleep: Span { from_ns: sleep_from, to_ns: sleep_to },
+                busy_ns,
             })
         });
         Ok(logged.collect())
@@ -150,12 +158,42 @@ impl Fault for Sleep {
     ) -> Result<Vec<Episode>> {
         let shim = Shim::of(ensemble, sid)?;
         repeat(times, gap, || {
-            let (ordered, ()) = Span::of(|| shim.order(size))?;
-            let call = poll::until("an fsync of the server", PATIENCE, || {
-                let calls = shim.calls()?.into_iter();
-                Ok(calls.map(|call| call.sleep).find(|sleep| sleep.from_ns >= ordered.from_ns))
-            })?;
-            Ok(Episode { sid, span: call, truth_ns: Some(call.length_ns()) })
+            let call = shim.order(size, 0)?;
+            Ok(Episode { sid, span: call.sleep, truth_ns: Some(call.sleep.length_ns()) })
+        })
+    }
+}
+
+/// A kernel that works for long in a system call of SyncThread, where that was about to flush its log: as by a bug of a driver or of
+/// a filesystem, it neither sleeps nor waits.
+#[derive(Clone, Copy, Debug)]
+pub struct InKernel;
+
+impl Fault for InKernel {
+    fn name(&self) -> &'static str {
+        "busy kernel"
+    }
+
+    fn expected(&self) -> Expected {
+        Expected { cause: "on_cpu", also: &[], vantage: Vantage::Follower }
+    }
+
+    fn prepare(&self, spec: Spec) -> Result<Spec> {
+        prepare(spec)
+    }
+
+    fn inject(
+        &self,
+        ensemble: &Ensemble,
+        sid: u64,
+        size: Duration,
+        gap: Duration,
+        times: u32,
+    ) -> Result<Vec<Episode>> {
+        let shim = Shim::of(ensemble, sid)?;
+        repeat(times, gap, || {
+            let call = shim.order(size, BUSY)?;
+            Ok(Episode { sid, span: call.sleep, truth_ns: Some(call.busy_ns) })
         })
     }
 }

@@ -13,3 +13,4 @@ mod safepoint;
 mod sched;
 mod send;
 mod thread;
+mod tick;

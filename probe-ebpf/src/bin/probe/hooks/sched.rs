@@ -4,6 +4,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_task_stack;
 use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::abi::{STACK_FRAMES, SegmentRecord, kind};
 use probe_ebpf::cause;
@@ -172,15 +173,20 @@ fn tell(thread: &Thread, task: TaskStruct, prev: TaskStruct, segment: &Segment) 
         record.other_comm = unsafe { (*waker).comm };
     }
     entry.write(record);
-    let stack = entry.as_mut_ptr().wrapping_byte_add(core::mem::offset_of!(SegmentRecord, stack));
     if !waited_for_cpu {
-        // SAFETY: the buffer lies inside the reserved entry, and the task is the hook's own argument. A failure
-        // leaves zeros.
-        unsafe {
-            bpf_get_task_stack(task.0.cast_mut().cast(), stack.cast(), (STACK_FRAMES * 8) as u32, 0);
-        }
+        take_stack(&mut entry, task, 0);
     }
     submit(entry, kind::SEGMENT, false);
+}
+
+/// Writes the kernel stack of a task into a record, without so many of the innermost frames.
+#[inline(always)]
+pub fn take_stack(entry: &mut RingBufEntry<SegmentRecord>, task: TaskStruct, skipped: u64) {
+    let stack = entry.as_mut_ptr().wrapping_byte_add(core::mem::offset_of!(SegmentRecord, stack));
+    // SAFETY: the buffer lies inside the reserved entry, and the verifier trusts the task. A failure leaves zeros.
+    unsafe {
+        bpf_get_task_stack(task.0.cast_mut().cast(), stack.cast(), (STACK_FRAMES * 8) as u32, skipped);
+    }
 }
 
 /// `void sched_waking(struct task_struct *p)`, in the waker's context.
