@@ -5,8 +5,12 @@
 //! has run. Invariant: a wait whose end is not known either way says so, and lasts until the thread leaves the CPU.
 
 use std::collections::BTreeMap;
+use std::fs;
 
-use super::tracing::Hit;
+use anyhow::{Context as _, Result, ensure};
+
+use super::Span;
+use super::tracing::{Hit, Tracing, filter};
 
 /// What must have been traced of the threads.
 pub(super) const EVENTS: [(&str, &[&str]); 3] = [
@@ -22,6 +26,54 @@ const RUNTIME: &str = "sched_stat_runtime";
 
 /// How long before it is seen to sleep a thread can be woken: the way from its decision to the switch.
 const EARLY_NS: u64 = 50_000;
+
+/// What of a size may be unknown: half of what it may be off.
+pub(super) const UNKNOWN_NS: u64 = 500_000;
+
+/// A trace of the waits of some threads.
+#[derive(Debug)]
+pub(super) struct Queue {
+    tracing: Tracing,
+    tids: Vec<u32>,
+}
+
+impl Queue {
+    /// Starts to trace these threads. Traces of one process have different names.
+    pub(super) fn of(name: &str, tids: &[u32]) -> Result<Self> {
+        let events = EVENTS.map(|(event, fields)| (event.to_owned(), filter(fields, tids)));
+        Ok(Self { tracing: Tracing::start(name, &events)?, tids: tids.to_vec() })
+    }
+
+    /// All of them so far. A switch names two threads: of the other one this is not all that happened.
+    pub(super) fn waits(&self) -> Result<Vec<Wait>> {
+        let waits = waits(&self.tracing.hits()?).into_iter();
+        Ok(waits.filter(|wait| self.tids.contains(&wait.tid)).collect())
+    }
+}
+
+/// The threads of a process whose names begin so, of each name one at least.
+pub(super) fn threads(pid: u32, names: &[&str]) -> Result<Vec<u32>> {
+    let mut tids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).context("cannot list the server's threads")? {
+        let entry = entry?;
+        // It may have ended meanwhile.
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if names.iter().any(|begin| name.starts_with(begin)) {
+            tids.extend(entry.file_name().to_str().and_then(|tid| tid.parse::<u32>().ok()));
+        }
+    }
+    ensure!(tids.len() >= names.len(), "threads {tids:?} of pid {pid} are called {names:?}");
+    Ok(tids)
+}
+
+/// For how long there was a wait within a span; nothing where too much of it is not known.
+pub(super) fn waited_ns(waits: &[Wait], span: Span) -> Option<u64> {
+    let sum_ns = |are_known: bool| -> u64 {
+        let waits = waits.iter().filter(|wait| wait.is_known == are_known);
+        waits.map(|wait| span.met_ns(Span { from_ns: wait.from_ns, to_ns: wait.to_ns })).sum()
+    };
+    (sum_ns(false) <= UNKNOWN_NS).then(|| sum_ns(true))
+}
 
 /// A time for which a thread could run and had no CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,19 +8,18 @@
 //! same trace: when the device goes on all neighbours want one too.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::clock::{monotonic_ns, sleep_until};
 use super::disk::{Disk, Frozen};
 use super::host::{Group, run};
-use super::queue::{self, Wait, waits};
-use super::tracing::{Hit, Tracing};
+use super::queue::{self, UNKNOWN_NS, Wait, threads, waits};
+use super::tracing::{Hit, Tracing, filter};
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
 use crate::poll;
@@ -43,9 +42,6 @@ const AT_ONCE_NS: u64 = 4_000_000;
 const BETWEEN_NS: u64 = 1_000_000;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What of a size may be unknown: half of what it may be off.
-const UNKNOWN_NS: u64 = 500_000;
 
 const GROUP: &str = "vmscan";
 const BEGIN: &str = "mm_vmscan_memcg_reclaim_begin";
@@ -88,7 +84,7 @@ impl Fault for Reclaim {
     ) -> Result<Vec<Episode>> {
         let disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().context("no disk of the neighbour: was the fault prepared?")?;
-        let path = threads(ensemble.pid(sid)?)?;
+        let path = threads(ensemble.pid(sid)?, &PATH)?;
         let reclaims = [BEGIN, END].map(|event| (format!("{GROUP}/{event}"), filter(&["common_pid"], &path)));
         let scheduled = queue::EVENTS.map(|(event, fields)| (event.to_owned(), filter(fields, &path)));
         // The scheduler's hits are many: they are read at the end only.
@@ -172,27 +168,6 @@ fn allocate(disk: &Disk) -> Result<()> {
         run("dd", "coreutils", &["if=/dev/zero", &target, "bs=1M", &count, "oflag=direct", "conv=fsync"])?;
     }
     Ok(())
-}
-
-/// The threads of a process on the path of the proposals.
-fn threads(pid: u32) -> Result<Vec<u32>> {
-    let mut tids = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).context("cannot list the server's threads")? {
-        let entry = entry?;
-        // It may have ended meanwhile.
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if PATH.iter().any(|begin| name.starts_with(begin)) {
-            tids.extend(entry.file_name().to_str().and_then(|tid| tid.parse::<u32>().ok()));
-        }
-    }
-    ensure!(tids.len() >= PATH.len(), "threads {tids:?} on the path of pid {pid}");
-    Ok(tids)
-}
-
-/// Lets hits through that name one of the threads in one of these fields.
-fn filter(fields: &[&str], tids: &[u32]) -> String {
-    let terms = fields.iter().flat_map(|field| tids.iter().map(move |tid| format!("{field} == {tid}")));
-    terms.collect::<Vec<_>>().join(" || ")
 }
 
 /// Whether a thread has been reclaiming for a while now.

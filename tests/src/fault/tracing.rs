@@ -72,6 +72,12 @@ impl Drop for Tracing {
     }
 }
 
+/// Lets hits through that name one of the threads in one of these fields.
+pub(super) fn filter(fields: &[&str], tids: &[u32]) -> String {
+    let terms = fields.iter().flat_map(|field| tids.iter().map(move |tid| format!("{field} == {tid}")));
+    terms.collect::<Vec<_>>().join(" || ")
+}
+
 impl Hit {
     /// `  SyncThread:1-4711    [001] ..... 12.345678: mm_vmscan_memcg_reclaim_begin: order=0 ...`
     pub(super) fn parse(line: &str) -> Option<Self> {
