@@ -15,6 +15,7 @@ mod freezer;
 mod gc;
 mod heap_dump;
 pub(crate) mod host;
+mod links;
 mod lock;
 mod loss;
 mod queue;
@@ -40,6 +41,7 @@ pub use self::far::FarAway;
 pub use self::freezer::Freezer;
 pub use self::gc::{Collector, Gc};
 pub use self::heap_dump::HeapDump;
+pub use self::links::AllLinks;
 pub use self::lock::Lock;
 pub use self::loss::Loss;
 pub use self::reclaim::Reclaim;
@@ -66,7 +68,7 @@ pub struct Expected {
 /// One injected fault on one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Episode {
-    /// The server.
+    /// The server; where a leader's ways were held, a follower that waited at the other end.
     pub sid: u64,
     /// From just before the fault was set until just after it was taken away.
     pub span: Span,
@@ -86,6 +88,12 @@ pub trait Fault {
     /// ensemble starts; whatever two faults both need is added once.
     fn prepare(&self, spec: Spec) -> Result<Spec> {
         Ok(spec)
+    }
+
+    /// Has whoever looks meanwhile get to know these servers, where nothing that is there already tells who they are.
+    /// Called once before the first of all faults.
+    fn make_known(&self, _ensemble: &Ensemble, _sids: &[u64]) -> Result<()> {
+        Ok(())
     }
 
     /// Injects it into the server `times` times, each of about `size`, with `gap` between the end of one
@@ -134,6 +142,11 @@ pub fn of_their_own() -> Vec<Box<dyn Fault>> {
         Box::new(HeapDump),
         Box::<FarAway>::default(),
     ]
+}
+
+/// Whose proposals wait where a server's network is held: its own, and where it leads, those of all that follow it.
+fn learners(ensemble: &Ensemble, sid: u64) -> Result<Vec<u64>> {
+    if ensemble.leader()? == sid { ensemble.followers() } else { Ok(vec![sid]) }
 }
 
 /// Calls `once` `times` times with a pause after each.

@@ -51,8 +51,17 @@ const GROUP: &str = "vmscan";
 const BEGIN: &str = "mm_vmscan_memcg_reclaim_begin";
 const END: &str = "mm_vmscan_memcg_reclaim_end";
 
-/// The threads on the path of the proposals.
+/// The threads on the path of the proposals: those of a follower, which a leader has as well,
 const PATH: [&str; 2] = ["QuorumPeer[", "SyncThread:"];
+/// and a leader's own, from the client's request to the ACK. Names are as the kernel has them, 15 characters.
+const LEADERS_PATH: [&str; 6] = [
+    "NIOWorkerThread",
+    "ProcessThread(s",
+    "Sender-/",
+    "LearnerHandler-",
+    "CommitProcessor",
+    "CommitProcWork",
+];
 
 /// A full memory group.
 #[derive(Debug, Default)]
@@ -181,7 +190,7 @@ fn threads(pid: u32) -> Result<Vec<u32>> {
         let entry = entry?;
         // It may have ended meanwhile.
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if PATH.iter().any(|begin| name.starts_with(begin)) {
+        if PATH.iter().chain(&LEADERS_PATH).any(|begin| name.starts_with(begin)) {
             tids.extend(entry.file_name().to_str().and_then(|tid| tid.parse::<u32>().ok()));
         }
     }
