@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use termite_probe_tests::ensemble::Spec;
-use termite_probe_tests::fault::{self, Collector, Disks, FarAway, Fault, Gc, Reclaim};
+use termite_probe_tests::fault::{self, AllLinks, Collector, Disks, FarAway, Fault, Gc, Reclaim};
 use termite_probe_tests::judgement::Place;
 use termite_probe_tests::probe::Vantage;
 
@@ -161,6 +161,8 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::Throttle).at_most(900).in_leader_too(),
         Entry::new(fault::Lock),
         Entry::new(fault::Sleep),
+        // A delay has other work on the CPU too, which nobody else measured.
+        Entry::new(fault::InKernel).without_size(),
     ];
     let pairs = vec![
         ("full GC, Serial", "CPU quota"),
@@ -171,8 +173,8 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
-        Entry::new(fault::DiskQuota(disks)).at_most(500),
-        Entry::new(Reclaim::default()).at_most(300),
+        Entry::new(fault::DiskQuota(disks)).at_most(500).in_leader_too(),
+        Entry::new(Reclaim::default()).in_leader_too(),
         Entry::new(fault::Stopped).in_pairs_only(),
         Entry::new(Gc(Collector::Serial)).in_pairs_only(),
     ];
@@ -184,33 +186,57 @@ pub fn groups() -> Vec<Group> {
     vec![
         Group { name: "SerialGC", faults: host, pairs },
         Group { name: "disks of their own", faults: on_disks, pairs: pairs_on_disks },
-        Group { name: "G1", faults: vec![Entry::new(Gc(Collector::G1)).in_leader_too()], pairs: Vec::new() },
+        Group {
+            name: "G1",
+            faults: vec![
+                Entry::new(Gc(Collector::G1)).in_leader_too(),
+                Entry::new(fault::Lock).in_pairs_only(),
+            ],
+            pairs: vec![("full GC, G1", "monitor of the log")],
+        },
         Group {
             name: "ParallelGC",
             faults: vec![
                 Entry::new(Gc(Collector::Parallel)).in_leader_too(),
-                Entry::new(fault::YoungGc).at_most(300).in_leader_too(),
+                Entry::new(fault::YoungGc).in_leader_too(),
+                Entry::new(fault::Sleep).in_pairs_only(),
+                Entry::new(fault::Stopped).in_pairs_only(),
             ],
-            pairs: Vec::new(),
+            pairs: vec![("full GC, Parallel", "sleep before fsync"), ("young GC, Parallel", "SIGSTOP")],
         },
         Group {
             // It puts all others on the CPUs that are left: on a small host they wait for each other then.
             name: "pinned",
-            faults: vec![Entry::new(fault::Neighbour).at_most(900).in_leader_too()],
-            pairs: Vec::new(),
+            faults: vec![
+                Entry::new(fault::Neighbour).at_most(900).in_leader_too(),
+                Entry::new(fault::Freezer).in_pairs_only(),
+            ],
+            pairs: vec![("real-time neighbour", "freezer")],
         },
         Group {
             name: "network namespaces",
-            faults: vec![Entry::new(fault::TokenBucket), Entry::new(fault::Loss).at_most(500)],
+            faults: vec![
+                Entry::new(fault::TokenBucket).in_leader_too(),
+                Entry::new(AllLinks(fault::Loss)).at_most(500).in_leader_too(),
+            ],
             pairs: vec![("empty token bucket", "lost segments")],
         },
-        Group { name: "relays", faults: vec![Entry::new(FarAway::default())], pairs: Vec::new() },
+        Group {
+            name: "relays",
+            faults: vec![
+                Entry::new(AllLinks(FarAway::default())).in_leader_too(),
+                Entry::new(fault::Sleep).in_pairs_only(),
+            ],
+            pairs: vec![("slow relay", "sleep before fsync")],
+        },
         Group {
             // Not behind relays, where the leader's node need not know whose connection it is.
             name: "small young generation",
-            // It takes as long as it takes.
-            faults: vec![Entry::new(fault::HeapDump).at_most(20).in_leader_too()],
-            pairs: Vec::new(),
+            faults: vec![
+                Entry::new(fault::HeapDump).in_leader_too(),
+                Entry::new(fault::Freezer).in_pairs_only(),
+            ],
+            pairs: vec![("heap dump", "freezer")],
         },
     ]
 }

@@ -121,6 +121,7 @@ fn faults(findings: &[Finding]) -> String {
         "stalls",
         "right server",
         "right cause",
+        "sizes",
         "size within",
         "error: median",
         "95 %",
@@ -141,6 +142,7 @@ fn faults(findings: &[Finding]) -> String {
             score.stalls.to_string(),
             format!("{:.1} %", score.server_percent()),
             format!("{:.1} %", score.cause_percent()),
+            score.errors.truths_ns().map_or_else(|| "–".to_owned(), range),
             format!("{} of {}", score.errors.within(), score.errors.count()),
             error(50),
             error(95),
@@ -215,6 +217,10 @@ fn alarms(results: &Results) -> String {
 
 fn rate(alarms: &[&Alarm], looked: Duration) -> f64 {
     alarms.len() as f64 * 60.0 / looked.as_secs_f64().max(1.0)
+}
+
+fn range((from_ns, to_ns): (u64, u64)) -> String {
+    format!("{:.0} to {:.0} ms", from_ns as f64 / 1e6, to_ns as f64 / 1e6)
 }
 
 fn milliseconds(ns: u64) -> String {

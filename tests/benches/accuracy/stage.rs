@@ -51,7 +51,7 @@ impl Stage {
             Ok(())
         })?;
         let stops = stops(&trace);
-        let alarms = alarms(&BTreeSet::new(), &trace.proposals, &stops);
+        let alarms = alarms(|_, _| false, &trace.proposals, &stops);
         Ok(Outcome::new(format!("control, {name}"), None, took, &trace, alarms))
     }
 
@@ -59,8 +59,14 @@ impl Stage {
     pub fn play(&self, scenario: &Scenario<'_>, effort: &Effort) -> Result<Outcome> {
         let sids = self.sids(scenario);
         let (trace, injections, took) = self.watch(|| self.inject(scenario, &sids, effort))?;
-        let (faulted, stops) = (sids.iter().copied().collect(), stops(&trace));
-        let alarms = alarms(&faulted, &trace.proposals, &stops);
+        let stops = stops(&trace);
+        // When the leader's ways are held the followers' delays are long to the leader, and to nobody else.
+        let are_ways_held = injections.iter().any(|(_, injection)| injection.is_on_leaders_way());
+        let is_held = |vantage| are_ways_held && vantage == Some(Vantage::Leader);
+        let is_faulted = |vantage, sid| sids.contains(&sid) || is_held(vantage);
+        let alarms = alarms(is_faulted, &trace.proposals, &stops);
+        let held = injections.iter().map(|(_, injection)| injection.episode.sid);
+        let faulted: BTreeSet<u64> = sids.iter().copied().chain(held).collect();
         let mut outcome = Outcome::new(scenario.name(), Some(scenario.place), took, &trace, alarms);
         for (entry, injection) in &injections {
             outcome.findings.push(judge(injection, &faulted, &trace.proposals, &stops));
@@ -120,6 +126,8 @@ impl Stage {
         effort: &Effort,
     ) -> Result<Vec<(&'a Entry, Injection)>> {
         let sizes = scenario.sizes(effort);
+        let known = if scenario.place == Place::Leader { &self.followers[..] } else { sids };
+        scenario.faults.iter().try_for_each(|entry| entry.fault.make_known(&self.ensemble, known))?;
         let one = |entry: &'a Entry, sid: u64| -> Result<Vec<(&'a Entry, Injection)>> {
             let (fault, mut injections) = (&entry.fault, Vec::new());
             for size in entry.sizes(sizes) {

@@ -1,32 +1,40 @@
-//! A token bucket on what leaves the follower's host, empty for a while: its ACKs wait in the queue of the
-//! device. The truth is the time from the moment at which a datagram of ours is the first one in that queue until
-//! it arrives at the bridge.
+//! A token bucket on what leaves a server's host, empty for a while: a follower's ACKs, or a leader's proposals to all
+//! that follow it, wait in the queue of the device. The truth is how long the first datagram waited, of many that leave from
+//! before the bucket is set on: from when it was sent until it arrives at the bridge.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::clock::{monotonic_ns, sleep_until};
-use super::{Episode, Expected, Fault, Span, repeat};
+use super::{Episode, Expected, Fault, Span, learners, repeat};
 use crate::ensemble::{Ensemble, Spec};
 use crate::net::Namespace;
 use crate::priority;
 use crate::probe::Vantage;
 
-/// Fills at a kilobyte a second, and holds hardly more than one packet.
-const EMPTY: &[&str] = &["tbf", "rate", "8kbit", "burst", "1600", "limit", "4mb"];
+/// Fills at ten bytes a second, and holds hardly more than one packet: whichever is the first one that has to wait,
+/// it waits for longer than any episode lasts, and everything else behind it.
+const EMPTY: &[&str] = &["tbf", "rate", "80bit", "burst", "1600", "limit", "4mb"];
 /// Never empty.
 const FULL: &[&str] = &["tbf", "rate", "10gbit", "burst", "4mb", "limit", "4mb"];
-/// What takes the tokens of a fresh bucket: with its headers just below the device's 1,500 bytes. The next one
-/// waits for longer than any episode lasts, and everything else behind it.
-const FILLER: [u8; 1450] = [0; 1450];
+/// A datagram: with its headers just below the device's 1,500 bytes. The first one takes the tokens of a fresh bucket.
+const BYTES: usize = 1450;
+/// How many leave when the bucket is there in any case: so the last one is held.
+const LAST: u32 = 2;
+/// How far two of them are apart: what of the truth may be missing.
+const APART: Duration = Duration::from_micros(200);
+/// Bytes of the instant at its begin.
+const INSTANT: usize = size_of::<u64>();
+/// What waited for longer than this was held.
+const HELD_NS: u64 = 5_000_000;
 /// The bridge's address.
 const SINK: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 /// How long a datagram may be on its way when nothing holds it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many are sent in an episode: one that takes the tokens, one that waits, one that has the queue looked at.
-const DATAGRAMS: usize = 3;
 
 /// An empty token bucket.
 #[derive(Clone, Copy, Debug)]
@@ -53,45 +61,86 @@ impl Fault for TokenBucket {
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>> {
-        let fabric = ensemble.fabric().context("no device of the follower's own: was the fault prepared?")?;
+        let fabric = ensemble.fabric().context("no device of the server's own: was the fault prepared?")?;
+        let learners = learners(ensemble, sid)?;
         let host = Namespace::of(ensemble.pid(sid)?)?;
         let sink = fabric.hub().inside(|| Ok(UdpSocket::bind((SINK, 0))?))?;
         sink.set_read_timeout(Some(PATIENCE))?;
-        let (socket, to) = (host.datagrams()?, sink.local_addr()?);
-        let send = || socket.send_to(&FILLER, to).context("cannot send a datagram");
+        let socket = || {
+            let socket = host.datagrams()?;
+            socket.connect(sink.local_addr()?)?;
+            anyhow::Ok(socket)
+        };
+        let (many, last) = (socket()?, socket()?);
+        many.set_nonblocking(true)?;
         let set = |bucket: &[&str]| {
             host.run("tc", &[&["qdisc", "replace", "dev", "eth0", "root"], bucket].concat())
         };
         set(FULL)?;
         let episodes = repeat(times, gap, || {
-            std::thread::scope(|scope| {
-                let arrivals = scope.spawn(|| arrivals(&sink));
-                set(EMPTY)?;
-                send()?;
-                send()?;
-                let from_ns = monotonic_ns()?;
-                sleep_until(Instant::now() + size);
-                set(FULL)?;
-                send()?;
-                let arrivals =
-                    arrivals.join().map_err(|_| anyhow::anyhow!("the receiving thread panicked"))??;
-                ensure!(arrivals[1] > from_ns, "the bucket was not empty");
-                let span = Span { from_ns, to_ns: arrivals[1] };
-                Ok(Episode { sid, span, truth_ns: Some(span.length_ns()) })
-            })
+            let span = hold([&many, &last, &sink], size, set)?;
+            let episode = |sid| Episode { sid, span, truth_ns: Some(span.length_ns()) };
+            Ok(learners.iter().copied().map(episode).collect::<Vec<_>>())
         });
         host.run("tc", &["qdisc", "delete", "dev", "eth0", "root"])?;
-        episodes
+        Ok(episodes?.concat())
     }
 }
 
-/// When the datagrams of an episode arrive.
-fn arrivals(sink: &UdpSocket) -> Result<[u64; DATAGRAMS]> {
-    priority::hold()?; // else its wait for a CPU would be a part of the truth
-    let mut arrivals = [0; DATAGRAMS];
-    for at in &mut arrivals {
-        sink.recv(&mut [0; FILLER.len()]).context("a datagram was lost")?;
-        *at = monotonic_ns()?;
+/// Holds everything that leaves the host for a while. Takes the sockets of the many datagrams, of the last one, and of
+/// their arrival.
+fn hold(
+    [many, last, sink]: [&UdpSocket; 3],
+    size: Duration,
+    set: impl Fn(&[&str]) -> Result<()>,
+) -> Result<Span> {
+    let is_set = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let arriving = scope.spawn(|| first_held(sink));
+        let leaving = scope.spawn(|| send_until(many, &is_set));
+        let empty = set(EMPTY);
+        let until = Instant::now() + size;
+        is_set.store(true, Ordering::Relaxed);
+        leaving.join().map_err(|_| anyhow::anyhow!("the sending thread panicked"))??;
+        empty?;
+        sleep_until(until);
+        set(FULL)?;
+        // Has the queue looked at.
+        last.send(&[])?;
+        arriving.join().map_err(|_| anyhow::anyhow!("the receiving thread panicked"))?
+    })
+}
+
+/// Sends datagrams, each with the instant at which it was sent.
+fn send_until(many: &UdpSocket, is_set: &AtomicBool) -> Result<()> {
+    priority::hold()?; // else its wait for a CPU would be missing in the truth
+    let (mut datagram, mut rest) = ([0; BYTES], LAST);
+    while rest > 0 {
+        if is_set.load(Ordering::Relaxed) {
+            rest -= 1;
+        }
+        datagram[..INSTANT].copy_from_slice(&monotonic_ns()?.to_ne_bytes());
+        match many.send(&datagram) {
+            // So many are held that there is no room for more.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            sent => drop(sent.context("cannot send a datagram")?),
+        }
+        std::thread::sleep(APART);
     }
-    Ok(arrivals)
+    Ok(())
+}
+
+/// How long the first datagram was on its way that was held. Takes all of them, the last included.
+fn first_held(sink: &UdpSocket) -> Result<Span> {
+    priority::hold()?; // else its wait for a CPU would be a part of the truth
+    let (mut datagram, mut first) = ([0; BYTES], None);
+    while sink.recv(&mut datagram).context("a datagram was lost")? > 0 {
+        let to_ns = monotonic_ns()?;
+        let sent = datagram.first_chunk().context("a datagram without an instant")?;
+        let span = Span { from_ns: u64::from_ne_bytes(*sent), to_ns };
+        if first.is_none() && span.length_ns() > HELD_NS {
+            first = Some(span);
+        }
+    }
+    first.context("the bucket was not empty")
 }

@@ -39,23 +39,30 @@ impl Fault for FarAway {
         Ok(spec.with_relays(&self.0))
     }
 
+    /// Behind a relay a server is known by what it says of itself when it connects: by nothing else. One after
+    /// another, as the leader needs a quorum.
+    fn make_known(&self, ensemble: &Ensemble, sids: &[u64]) -> Result<()> {
+        for sid in sids.iter().copied() {
+            self.0.cut(sid);
+            poll::until_ok("the follower's next connection", PATIENCE, || {
+                ensure!(self.0.is_connected(sid), "it has none");
+                let mode = ensemble.status(sid)?.mode;
+                ensure!(mode == Mode::Follower, "it is {mode:?}");
+                Ok(())
+            })?;
+            std::thread::sleep(SYNCHRONISED);
+        }
+        Ok(())
+    }
+
     fn inject(
         &self,
-        ensemble: &Ensemble,
+        _ensemble: &Ensemble,
         sid: u64,
         size: Duration,
         gap: Duration,
         times: u32,
     ) -> Result<Vec<Episode>> {
-        // Behind a relay a server is known by what it says of itself when it connects: by nothing else.
-        self.0.cut(sid);
-        poll::until_ok("the follower's next connection", PATIENCE, || {
-            ensure!(self.0.is_connected(sid), "it has none");
-            let mode = ensemble.status(sid)?.mode;
-            ensure!(mode == Mode::Follower, "it is {mode:?}");
-            Ok(())
-        })?;
-        std::thread::sleep(SYNCHRONISED);
         let spans = repeat(times, gap, || {
             let (span, ()) = Span::of(|| {
                 self.0.delay(sid, size / 2);

@@ -16,6 +16,7 @@ mod gc;
 mod heap_dump;
 mod held;
 pub(crate) mod host;
+mod links;
 mod lock;
 mod loss;
 mod queue;
@@ -41,6 +42,7 @@ pub use self::far::FarAway;
 pub use self::freezer::Freezer;
 pub use self::gc::{Collector, Gc};
 pub use self::heap_dump::HeapDump;
+pub use self::links::AllLinks;
 pub use self::lock::Lock;
 pub use self::loss::Loss;
 pub use self::reclaim::Reclaim;
@@ -70,7 +72,7 @@ const OF_THE_WORK: [&str; 6] = ["fsync", "sleep", "on_cpu", "reclaim", "disk_io"
 /// One injected fault on one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Episode {
-    /// The server.
+    /// The server; where a leader's ways were held, a follower that waited at the other end.
     pub sid: u64,
     /// From just before the fault was set until just after it was taken away.
     pub span: Span,
@@ -96,6 +98,12 @@ pub trait Fault {
     /// ensemble starts; whatever two faults both need is added once.
     fn prepare(&self, spec: Spec) -> Result<Spec> {
         Ok(spec)
+    }
+
+    /// Has whoever looks meanwhile get to know these servers, where nothing that is there already tells who they are.
+    /// Called once before the first of all faults.
+    fn make_known(&self, _ensemble: &Ensemble, _sids: &[u64]) -> Result<()> {
+        Ok(())
     }
 
     /// Injects it into the server `times` times, each of about `size`, with `gap` between the end of one
@@ -145,6 +153,11 @@ pub fn of_their_own() -> Vec<Box<dyn Fault>> {
         Box::new(HeapDump),
         Box::<FarAway>::default(),
     ]
+}
+
+/// Whose proposals wait where a server's network is held: its own, and where it leads, those of all that follow it.
+fn learners(ensemble: &Ensemble, sid: u64) -> Result<Vec<u64>> {
+    if ensemble.leader()? == sid { ensemble.followers() } else { Ok(vec![sid]) }
 }
 
 /// Calls `once` `times` times with a pause after each.

@@ -47,8 +47,17 @@ const GROUP: &str = "vmscan";
 const BEGIN: &str = "mm_vmscan_memcg_reclaim_begin";
 const END: &str = "mm_vmscan_memcg_reclaim_end";
 
-/// The threads on the path of the proposals.
+/// The threads on the path of the proposals: those of a follower, which a leader has as well,
 const PATH: [&str; 2] = ["QuorumPeer[", "SyncThread:"];
+/// and a leader's own, from the client's request to the ACK. Names are as the kernel has them, 15 characters.
+const LEADERS_PATH: [&str; 6] = [
+    "NIOWorkerThread",
+    "ProcessThread(s",
+    "Sender-/",
+    "LearnerHandler-",
+    "CommitProcessor",
+    "CommitProcWork",
+];
 
 /// A full memory group.
 #[derive(Debug, Default)]
@@ -84,7 +93,8 @@ impl Fault for Reclaim {
     ) -> Result<Vec<Episode>> {
         let disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().context("no disk of the neighbour: was the fault prepared?")?;
-        let path = threads(ensemble.pid(sid)?, &PATH)?;
+        let leaders = if ensemble.leader()? == sid { &LEADERS_PATH[..] } else { &[] };
+        let path = threads(ensemble.pid(sid)?, &[&PATH[..], leaders].concat())?;
         let reclaims = [BEGIN, END].map(|event| (format!("{GROUP}/{event}"), filter(&["common_pid"], &path)));
         let scheduled = queue::EVENTS.map(|(event, fields)| (event.to_owned(), filter(fields, &path)));
         // The scheduler's hits are many: they are read at the end only.

@@ -12,9 +12,13 @@ use crate::probe::Vantage;
 
 /// What is alive in the first trial, and the most that fits into the young generation together with some garbage.
 const TRIAL_MEGABYTES: u64 = 16;
-const MOST_MEGABYTES: u64 = 180;
-const YOUNG: &str = "-Xmn320m";
-const HEAP: &str = "-Xms768m";
+const MOST_MEGABYTES: u64 = 640;
+/// How many trials the size takes at most, and how near it must be, in percent: what is copied is slower the more it is.
+const TRIALS: u32 = 4;
+const NEAR: u64 = 15;
+const YOUNG: &str = "-Xmn1000m";
+/// The old generation has to take in all of it: else the collection is a full one.
+const HEAP: [&str; 2] = ["-Xms2000m", "-Xmx2000m"];
 
 /// Young collections of the parallel collector. Each begins with a full one, so that the generation is empty.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +36,7 @@ impl Fault for YoungGc {
     fn prepare(&self, spec: Spec) -> Result<Spec> {
         let spec = agent::prepare(spec)?.with_jvm_option("-XX:+UseParallelGC");
         let spec = spec.with_jvm_option("-XX:-UseAdaptiveSizePolicy");
-        Ok(spec.with_jvm_option(YOUNG).with_jvm_option(HEAP))
+        Ok(HEAP.into_iter().fold(spec.with_jvm_option(YOUNG), |spec, option| spec.with_jvm_option(option)))
     }
 
     fn inject(
@@ -48,10 +52,18 @@ impl Fault for YoungGc {
             let safepoint = agent.pause(&format!("young {megabytes}"), is_young)?;
             Ok(Episode { sid, span: safepoint.span, truth_ns: Some(safepoint.span.length_ns()) })
         };
-        let mut episodes = repeat(2, gap, || collect(TRIAL_MEGABYTES))?;
-        let trial_ns = episodes.iter().map(|episode| episode.span.length_ns()).min().unwrap_or(1).max(1);
-        let megabytes = TRIAL_MEGABYTES * u64::try_from(size.as_nanos())? / trial_ns;
-        let megabytes = megabytes.clamp(1, MOST_MEGABYTES);
+        let size_ns = u64::try_from(size.as_nanos())?;
+        let (mut episodes, mut megabytes) = (Vec::new(), TRIAL_MEGABYTES);
+        for _ in 0..TRIALS {
+            let trials = repeat(2, gap, || collect(megabytes))?;
+            // The shorter one: the machine may have been busy with something else.
+            let trial_ns = trials.iter().map(|episode| episode.span.length_ns()).min().unwrap_or(1).max(1);
+            episodes.extend(trials);
+            if trial_ns.abs_diff(size_ns) * 100 <= size_ns * NEAR {
+                break;
+            }
+            megabytes = (megabytes * size_ns / trial_ns).clamp(1, MOST_MEGABYTES);
+        }
         episodes.extend(repeat(times, gap, || collect(megabytes))?);
         Ok(episodes)
     }

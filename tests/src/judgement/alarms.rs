@@ -1,6 +1,6 @@
 //! Stalls of servers to which nothing was done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Stop;
 use crate::probe::{Proposal, Vantage};
@@ -23,8 +23,13 @@ pub struct Alarm {
     pub ended_at: u64,
 }
 
-/// All stalls of servers that are not `faulted`, in order of time for each.
-pub fn alarms(faulted: &BTreeSet<u64>, proposals: &[Proposal], stops: &[Stop]) -> Vec<Alarm> {
+/// All stalls in order of time for each server, but for those that are told there of a server to which something was
+/// done.
+pub fn alarms(
+    is_faulted: impl Fn(Option<Vantage>, u64) -> bool,
+    proposals: &[Proposal],
+    stops: &[Stop],
+) -> Vec<Alarm> {
     let delays = proposals.iter().map(|proposal| {
         let verdict = proposal.verdict.clone().unwrap_or_default();
         (Some(proposal.vantage), proposal.sid, proposal.began_at(), proposal.mono_ns, verdict)
@@ -32,8 +37,8 @@ pub fn alarms(faulted: &BTreeSet<u64>, proposals: &[Proposal], stops: &[Stop]) -
     let stops = stops.iter().map(|stop| (None, stop.sid, stop.began_at, stop.ended_at, stop.cause.clone()));
     let mut by_server: BTreeMap<_, Vec<(u64, u64, String)>> = BTreeMap::new();
     for (vantage, sid, began_at, ended_at, verdict) in delays.chain(stops) {
-        let is_faulted = sid.is_some_and(|sid| faulted.contains(&sid));
-        if !is_faulted && ended_at.saturating_sub(began_at) > ALARM_NS {
+        let is_expected = sid.is_some_and(|sid| is_faulted(vantage, sid));
+        if !is_expected && ended_at.saturating_sub(began_at) > ALARM_NS {
             by_server.entry((vantage, sid)).or_default().push((began_at, ended_at, verdict));
         }
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::alarms::{ALARM_NS, Alarm, alarms};
 pub use self::score::{Bars, Errors, Score, Shares};
 use crate::fault::{Episode, Expected, Fault, Span};
-use crate::probe::{Proposal, Safepoint, Stall};
+use crate::probe::{Proposal, Safepoint, Stall, Vantage};
 
 /// Unless a delay is at least this part of the truth, the episode caused none: no proposal met it.
 const LEAST_PART: u64 = 2;
@@ -34,7 +34,7 @@ pub enum Place {
     Follower,
     /// Into one of two followers, while the other had another one.
     TwoFollowers,
-    /// Into the leader.
+    /// Into the leader, or all ways from it.
     Leader,
 }
 
@@ -85,6 +85,14 @@ pub struct Stop {
     pub began_at: u64,
     /// Until when.
     pub ended_at: u64,
+}
+
+impl Injection {
+    /// Is it one of the ways from the leader that was held? Then the leader tells of its followers' delays, as for one
+    /// of them.
+    pub fn is_on_leaders_way(&self) -> bool {
+        self.place == Place::Leader && self.expected.vantage == Vantage::Leader
+    }
 }
 
 impl From<&Stall> for Stop {
@@ -171,6 +179,7 @@ pub fn judge(
     let said = match place {
         // Whoever measured it saw nothing to speak of: the fault did not come about.
         _ if episode.truth_ns.is_some_and(|truth_ns| truth_ns < LEAST_NS) => None,
+        _ if injection.is_on_leaders_way() => of_delays(injection, faulted, proposals),
         Place::Follower | Place::TwoFollowers => of_delays(injection, faulted, proposals),
         Place::Leader => Some(of_stops(injection, stops)),
     };

@@ -104,6 +104,12 @@ impl Errors {
         self.all.iter().filter(|(error_ns, truth_ns)| is_within(*error_ns, *truth_ns)).count()
     }
 
+    /// The smallest truth and the largest.
+    pub fn truths_ns(&self) -> Option<(u64, u64)> {
+        let truths = || self.all.iter().map(|(_, truth_ns)| *truth_ns);
+        truths().min().zip(truths().max())
+    }
+
     /// The part of the truth, in percent, below which the errors of `percent` of a hundred stay.
     pub fn relative_quantile(&self, percent: usize) -> Option<f64> {
         let parts = self.all.iter().map(|(error_ns, truth_ns)| 100.0 * *error_ns as f64 / *truth_ns as f64);

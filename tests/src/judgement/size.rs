@@ -2,8 +2,9 @@
 //!
 //! A delay holds only the part of the fault after its proposal's arrival: where the fault holds the server
 //! whether or not a proposal is there, what went before is added. Where it is part of the work on that
-//! proposal (a flush, a sleep in it, a longer way, a loss that TCP mends), the delay holds all of it. Where a fault on the way holds the
-//! answer, it does so when the follower's own work is done; its own node measured how much that was.
+//! proposal (a flush, a sleep in it, a longer way, a loss that TCP mends), the delay holds all of it. Where a fault on the way
+//! holds the answer, it does so when the follower's own work is done; its own node measured how much that was. Where it holds
+//! what the leader sends, that work is still to come.
 
 use super::{Injection, Stop};
 use crate::probe::{Proposal, Vantage};
@@ -27,6 +28,7 @@ pub(super) fn of_delay(injection: &Injection, proposal: &Proposal, all: &[Propos
     let parts = proposal.causes_ns.iter().filter(|(cause, _)| injection.expected.allows(cause));
     let told_ns: u64 = parts.map(|(_, ns)| ns).sum();
     match before_ns(injection, proposal.began_at()) {
+        Some(before_ns) if injection.is_on_leaders_way() => told_ns + before_ns,
         // An answer meets what holds it when the work is done.
         Some(before_ns) => told_ns + before_ns + own_work_ns(proposal, all),
         None => told_ns,

@@ -187,9 +187,34 @@ fn stalls_of_the_others_are_alarms_and_those_that_overlap_are_one() {
         delay(2, 300, 340, "gc"),
         delay(2, 500, 551, "lock"),
     ];
-    let found = alarms(&BTreeSet::from([1]), &delays, &[]);
+    let found = alarms(|_, sid| sid == 1, &delays, &[]);
     let told: Vec<_> = found.iter().map(|a| (a.sid, a.verdict.as_str(), a.longest_ns / MS)).collect();
     assert_eq!(told, [(Some(2), "gc", 70), (Some(2), "lock", 51)]);
+}
+
+#[test]
+fn a_follower_behind_a_way_that_is_held_is_slow_to_the_leader_only() {
+    let delays =
+        [Proposal { vantage: Vantage::Leader, ..delay(2, 0, 200, "network") }, delay(2, 50, 120, "gc")];
+    let found = alarms(|vantage, _| vantage == Some(Vantage::Leader), &delays, &[]);
+    let told: Vec<_> = found.iter().map(|a| (a.vantage, a.verdict.as_str())).collect();
+    assert_eq!(told, [(Some(Vantage::Follower), "gc")]);
+}
+
+#[test]
+fn a_way_from_the_leader_is_judged_by_the_delays_of_the_follower_at_its_end() {
+    let expected = Expected { cause: "network", also: &[], vantage: Vantage::Leader };
+    let on_way = |sid| Injection { place: Place::Leader, expected, ..injection("network", sid, 100, 250) };
+    let at_leader = |sid, cause| Proposal { vantage: Vantage::Leader, ..delay(sid, 110, 251, cause) };
+    // Sent 10 ms after it was held; what the follower does with it comes after.
+    let delays = [at_leader(1, "network"), at_leader(2, "remote"), delay(1, 245, 250, "fsync")];
+    let said = |sid| check(&on_way(sid), &[3, 1, 2], &delays).said.expect("a stall");
+    assert_eq!((said(1).is_right_cause, said(1).size_ns), (true, 150 * MS));
+    assert!(said(2).is_right_server && !said(2).is_right_cause);
+    // The leader itself was not held: nothing that it tells of its own threads is an answer.
+    let stop =
+        Stop { sid: Some(3), tid: 1, cause: "network".to_owned(), began_at: 100 * MS, ended_at: 250 * MS };
+    assert_eq!(judge(&on_way(1), &BTreeSet::from([3, 1]), &[], &[stop]).said, None);
 }
 
 #[test]
@@ -204,6 +229,7 @@ fn errors_are_judged_by_the_larger_of_both_bars() {
     let (large, wrong) = (finding(1000, 981 * MS), finding(1000, 970 * MS));
     let score = Score::of([&near, &far, &large, &wrong]);
     assert_eq!((score.errors.count(), score.errors.within()), (4, 2));
+    assert_eq!(score.errors.truths_ns(), Some((20 * MS, 1000 * MS)));
     assert_eq!(score.errors.quantile_ns(0), Some(MS));
     assert_eq!(score.errors.quantile_ns(100), Some(30 * MS));
     assert_eq!(Score::default().errors.quantile_ns(50), None);
