@@ -30,6 +30,8 @@ pub struct Entry {
     pub fault: Shared,
     /// The longest that it can be, ms.
     pub longest_ms: u64,
+    /// Whether its truth is the size of the delay's part.
+    pub has_size: bool,
     /// Whether the leader has it too: it must hold the threads that serve the followers.
     in_leader: bool,
     /// Whether this ensemble has it only beside another one, as it has it alone elsewhere.
@@ -38,11 +40,22 @@ pub struct Entry {
 
 impl Entry {
     fn new(fault: impl Fault + Send + Sync + 'static) -> Self {
-        Self { fault: Box::new(fault), longest_ms: u64::MAX, in_leader: false, in_pairs: false }
+        Self {
+            fault: Box::new(fault),
+            longest_ms: u64::MAX,
+            has_size: true,
+            in_leader: false,
+            in_pairs: false,
+        }
     }
 
     fn at_most(mut self, longest_ms: u64) -> Self {
         self.longest_ms = longest_ms;
+        self
+    }
+
+    fn without_size(mut self) -> Self {
+        self.has_size = false;
         self
     }
 

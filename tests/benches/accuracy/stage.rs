@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use termite_probe_tests::ensemble::Ensemble;
-use termite_probe_tests::fault::Expected;
+use termite_probe_tests::fault::{Episode, Expected};
 use termite_probe_tests::judgement::{Injection, Place, Stop, alarms, judge};
 use termite_probe_tests::load::{Load, Plan};
 use termite_probe_tests::probe::{Run, Trace, Vantage};
@@ -133,7 +133,10 @@ impl Stage {
             for size in entry.sizes(sizes) {
                 let episodes = fault.inject(&self.ensemble, sid, size, effort.gap, effort.times);
                 let episodes = episodes.with_context(|| format!("cannot inject {}", fault.name()))?;
-                let injection = |episode| Injection::of(&**fault, scenario.place, episode);
+                let injection = |episode: Episode| {
+                    let truth_ns = episode.truth_ns.filter(|_| entry.has_size);
+                    Injection::of(&**fault, scenario.place, Episode { truth_ns, ..episode })
+                };
                 injections.extend(episodes.into_iter().map(|episode| (entry, injection(episode))));
             }
             Ok(injections)
