@@ -54,13 +54,15 @@ impl Fault for Loss {
         let port = fabric.port_of(ensemble.server(sid)?.quorum.ip())?;
         let rule = format!("oifname \"{port}\" ip protocol tcp drop;");
         let chain = format!("chain passing {{ type filter hook forward priority 0; {rule} }}");
-        let rules = format!("table bridge {TABLE} {{ {chain}; }}");
+        // Ways to several servers may be held at once.
+        let table = format!("{TABLE}_{sid}");
+        let rules = format!("table bridge {table} {{ {chain}; }}");
         let ends = Ends::start(ensemble, sid)?.with_context(|| format!("server {sid} follows nobody"))?;
         let spans = repeat(times, gap, || {
             let (span, ()) = Span::of(|| {
                 fabric.hub().run("nft", &[&rules])?;
                 sleep_until(Instant::now() + size);
-                fabric.hub().run("nft", &["delete", "table", "bridge", TABLE])
+                fabric.hub().run("nft", &["delete", "table", "bridge", &table])
             })?;
             // What still waits for TCP would be lost in the next episode once more.
             poll::until("the segments' second sending", PATIENCE, || {
