@@ -159,8 +159,8 @@ pub struct Call {
     pub tid: u32,
     /// Slot of its clock plus one, 0 when it has none, or was not asked for it yet.
     pub thread: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Of incoming calls: slot plus one of the clock of the thread that read a proposal last. It stays when a call without one follows.
+    pub reader: u32,
     /// The flush before an outgoing call, zero when none is known, or was not asked for yet.
     pub flush: Flush,
 }
@@ -266,7 +266,7 @@ impl Link {
             incoming: 0,
             tid: 0,
             thread: 0,
-            reserved: 0,
+            reader: 0,
             flush: Flush { began_at: 0, ended_at: 0 },
         }; 2],
         inference: Inference::NEW,

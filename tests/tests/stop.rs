@@ -14,6 +14,12 @@ use termite_probe_tests::scene::Scene;
 
 const STOP: Duration = Duration::from_millis(150);
 const TIMES: u32 = 12;
+/// Shorter than what makes the leader give a follower up.
+const LONG_STOP: Duration = Duration::from_secs(4);
+/// A delay of such a stop, which is more than a thread's clock remembers in steps of milliseconds.
+const LONG_NS: u64 = 2_000_000_000;
+/// Notes that are kept of reads: `RECEIPTS` of the kernel side.
+const NOTES: usize = 512;
 /// A delay above this is a stall.
 const STALL_NS: u64 = 50_000_000;
 /// Moments at which the machine itself may hold the others up: a disk that is shared.
@@ -45,6 +51,36 @@ fn a_stopped_follower_alone_is_named_with_its_true_delay() -> Result<()> {
     // to TCP, not yet captured. That wait is part of the leader's delay, so its tail is not compared.
     agreement.check_differences_at(Vantage::Follower, 50_000, 1_000_000)?;
     agreement.check_differences_at(Vantage::Leader, 50_000, u64::MAX)
+}
+
+/// A stop of seconds leaves more proposals unread than there are notes of what their reader did meanwhile: its clock is asked,
+/// whatever it has read since. Commits that come alone, for one, of which a leader with another follower sends many.
+#[test]
+fn a_stop_of_seconds_is_explained_to_the_last_proposal() -> Result<()> {
+    require_host()?;
+    let ensemble = Ensemble::start(&Spec::voters(3))?;
+    let victim = *ensemble.followers()?.first().context("no follower")?;
+    let probe = Run::trace(&[])?;
+    let client = ensemble.client(ensemble.leader()?)?;
+    let load = Load::start(vec![client], Plan::steady(400, LONG_STOP * 5))?;
+    Stops::start(ensemble.pid(victim)?, LONG_STOP, LONG_STOP * 2, 2).finish()?;
+    load.finish()?;
+    ensemble.settled_zxid()?;
+    let trace = probe.interrupt()?.trace()?;
+
+    let long = |p: &&Proposal| p.sid == Some(victim) && p.delay_ns > LONG_NS;
+    let long = trace.proposals.iter().filter(|p| p.vantage == Vantage::Follower).filter(long);
+    let of = |p: &Proposal, cause: &str| p.causes_ns.get(cause).copied().unwrap_or(0);
+    let (mut count, mut whole_ns, mut unexplained_ns) = (0, 0, 0);
+    for proposal in long {
+        count += 1;
+        whole_ns += proposal.delay_ns;
+        unexplained_ns += of(proposal, "unexplained");
+    }
+    println!("{count} proposals, {unexplained_ns} ns of {whole_ns} ns unexplained");
+    ensure!(count > 2 * NOTES, "only {count} proposals waited for the stops");
+    ensure!(unexplained_ns <= whole_ns / 100, "{unexplained_ns} ns of {whole_ns} ns are unexplained");
+    Ok(())
 }
 
 /// A leader that stands still makes every client wait and no follower slow: it is told as the leader's own.

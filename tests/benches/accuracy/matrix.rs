@@ -186,7 +186,7 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
-        Entry::new(fault::DiskQuota(disks)).at_most(500).in_leader_too(),
+        Entry::new(fault::DiskQuota(disks)).at_most(500),
         Entry::new(Reclaim::default()).in_leader_too(),
         Entry::new(fault::Stopped).in_pairs_only(),
         Entry::new(Gc(Collector::Serial)).in_pairs_only(),

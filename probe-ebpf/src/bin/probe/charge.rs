@@ -164,6 +164,7 @@ pub extern "C" fn clock(slot: u64, incoming: u64) -> u64 {
         thread.path |= path::LEARNER;
         if incoming == 1 {
             thread.hand = 1;
+            call.reader = thread.slot_plus_one;
         }
     } else if incoming == 0 {
         thread.path |= path::LEADER;
@@ -208,7 +209,7 @@ extern "C" fn inherit(slot: u64) -> u64 {
     let Some(at) = link(slot) else { return 1 };
     // SAFETY: as in `packet`.
     let link = unsafe { &mut *at.link };
-    let [sender, reader] = [link.calls[0].thread, link.calls[1].thread].map(|slot| thread_in(slot.into()));
+    let [sender, reader] = [link.calls[0].thread, link.calls[1].reader].map(|slot| thread_in(slot.into()));
     if let (Some(mut sender), Some(mut reader)) = (sender, reader) {
         link.inherit(&mut sender, &mut reader);
     }
@@ -222,7 +223,7 @@ extern "C" fn recall(slot: u64) -> u64 {
     let (Some(at), Some(rings)) = (link(slot), rings(slot as u32)) else { return 1 };
     // SAFETY: as in `packet`.
     let (link, rings) = unsafe { (&mut *at.link, &*rings) };
-    let [sender, reader] = [link.calls[0].thread, link.calls[1].thread].map(|slot| thread_in(slot.into()));
+    let [sender, reader] = [link.calls[0].thread, link.calls[1].reader].map(|slot| thread_in(slot.into()));
     if let (Some(mut sender), Some(mut reader)) = (sender, reader) {
         link.recall(rings, &mut sender, &mut reader);
     }

@@ -97,7 +97,9 @@ pub fn begin(at: LinkRef, task: Task, incoming: bool, span: Span) -> u64 {
         link.counts.resyncs += 1;
         transition(at, change::RESYNC, now);
     }
-    link.calls[incoming as usize] = Call { now, incoming: incoming as u32, tid: task.tid, ..Call::default() };
+    let reader = link.calls[incoming as usize].reader;
+    link.calls[incoming as usize] =
+        Call { now, incoming: incoming as u32, tid: task.tid, reader, ..Call::default() };
     locate(link.framer(incoming), span.bytes);
     if !incoming && link.identity.side == side::LEADER && link.handed.sender != task.tid {
         link.handed.sender = task.tid;
