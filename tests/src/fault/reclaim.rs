@@ -146,11 +146,11 @@ fn fill(group: &Group, disk: &Disk, tracing: &Tracing, size: Duration) -> Result
     sleep_until(Instant::now() + size);
     drop(frozen);
     group.write("memory.limit_in_bytes", "-1")?;
-    let to_ns = monotonic_ns()?;
+    // What has waited goes on when pages are written, which is when the neighbours' are.
     for neighbour in &mut neighbours {
         neighbour.wait(PATIENCE)?;
     }
-    Ok(Span { from_ns, to_ns })
+    Ok(Span { from_ns, to_ns: monotonic_ns()? })
 }
 
 /// A process in the group that writes a file and has it flushed. By single pages: a larger write is charged
