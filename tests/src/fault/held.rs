@@ -10,13 +10,10 @@
 use anyhow::Result;
 
 use super::queue::{self, Queue, Wait, waited_ns};
-use super::shim::{Call, Shim};
+use super::shim::{Call, Shim, WRITER};
 use super::{Episode, Span};
 use crate::capture::{Ends, Passage};
 use crate::ensemble::Ensemble;
-
-/// Who writes the log.
-const WRITER: &str = "SyncThread:";
 
 /// Shorter calls are no stalls: waits of threads are told from this length on.
 const TOLD_NS: u64 = 1_000_000;
