@@ -50,8 +50,10 @@ const END: &str = "mm_vmscan_memcg_reclaim_end";
 /// The threads on the path of the proposals: those of a follower, which a leader has as well,
 const PATH: [&str; 2] = ["QuorumPeer[", "SyncThread:"];
 /// and a leader's own, from the client's request to the ACK. Names are as the kernel has them, 15 characters.
-const LEADERS_PATH: [&str; 6] = [
+const LEADERS_PATH: [&str; 8] = [
+    "NIOServerCxnFac",
     "NIOWorkerThread",
+    "RequestThrottle",
     "ProcessThread(s",
     "Sender-/",
     "LearnerHandler-",
