@@ -186,7 +186,7 @@ pub fn groups() -> Vec<Group> {
         Entry::new(fault::StalledDevice(disks.clone())).in_leader_too(),
         Entry::new(fault::FrozenFilesystem(disks.clone())).in_leader_too(),
         // A proposal waits for the call before its own too: for up to twice as long as the longest one.
-        Entry::new(fault::DiskQuota(disks)).at_most(500),
+        Entry::new(fault::DiskQuota(disks)).at_most(500).in_leader_too(),
         Entry::new(Reclaim::default()).in_leader_too(),
         Entry::new(fault::Stopped).in_pairs_only(),
         Entry::new(Gc(Collector::Serial)).in_pairs_only(),
@@ -203,28 +203,29 @@ pub fn groups() -> Vec<Group> {
             name: "G1",
             faults: vec![
                 Entry::new(Gc(Collector::G1)).in_leader_too(),
-                Entry::new(fault::Lock).in_pairs_only(),
+                Entry::new(fault::Freezer).in_pairs_only(),
             ],
-            pairs: vec![("full GC, G1", "monitor of the log")],
+            pairs: vec![("full GC, G1", "freezer")],
         },
         Group {
             name: "ParallelGC",
             faults: vec![
                 Entry::new(Gc(Collector::Parallel)).in_leader_too(),
-                Entry::new(fault::YoungGc).in_leader_too(),
                 Entry::new(fault::Sleep).in_pairs_only(),
-                Entry::new(fault::Stopped).in_pairs_only(),
             ],
-            pairs: vec![("full GC, Parallel", "sleep before fsync"), ("young GC, Parallel", "SIGSTOP")],
+            pairs: vec![("full GC, Parallel", "sleep before fsync")],
         },
         Group {
-            // It puts all others on the CPUs that are left: on a small host they wait for each other then.
-            name: "pinned",
+            // A full collection would copy all that it finds in so large a young generation, and take seconds.
+            name: "large young generation",
             faults: vec![
+                Entry::new(fault::YoungGc).in_leader_too(),
+                // It needs no JVM of its own.
                 Entry::new(fault::Neighbour).at_most(900).in_leader_too(),
+                Entry::new(fault::Stopped).in_pairs_only(),
                 Entry::new(fault::Freezer).in_pairs_only(),
             ],
-            pairs: vec![("real-time neighbour", "freezer")],
+            pairs: vec![("young GC, Parallel", "SIGSTOP"), ("real-time neighbour", "freezer")],
         },
         Group {
             name: "network namespaces",

@@ -1,13 +1,14 @@
 //! A token bucket on what leaves a server's host, empty for a while: a follower's ACKs, or a leader's proposals to all
-//! that follow it, wait in the queue of the device. The truth is how long the first datagram waited, of many that leave from
-//! before the bucket is set on: from when it was sent until it arrives at the bridge.
+//! that follow it, wait in the queue of the device. The truth is how long the one of many datagrams waited that
+//! waited longest: the first that was held, as they leave from before the bucket is set on, and all that are held arrive
+//! together. It waits from when it was sent until it arrives at the bridge.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::clock::{monotonic_ns, sleep_until};
 use super::{Episode, Expected, Fault, Span, learners, repeat};
@@ -96,10 +97,10 @@ fn hold(
 ) -> Result<Span> {
     let is_set = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let arriving = scope.spawn(|| first_held(sink));
+        let until = Instant::now() + size;
+        let arriving = scope.spawn(|| longest_held(sink));
         let leaving = scope.spawn(|| send_until(many, &is_set));
         let empty = set(EMPTY);
-        let until = Instant::now() + size;
         is_set.store(true, Ordering::Relaxed);
         leaving.join().map_err(|_| anyhow::anyhow!("the sending thread panicked"))??;
         empty?;
@@ -130,17 +131,18 @@ fn send_until(many: &UdpSocket, is_set: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// How long the first datagram was on its way that was held. Takes all of them, the last included.
-fn first_held(sink: &UdpSocket) -> Result<Span> {
+/// The longest way of a datagram. Takes all of them, the last included.
+fn longest_held(sink: &UdpSocket) -> Result<Span> {
     priority::hold()?; // else its wait for a CPU would be a part of the truth
-    let (mut datagram, mut first) = ([0; BYTES], None);
+    let (mut datagram, mut longest) = ([0; BYTES], Span { from_ns: 0, to_ns: 0 });
     while sink.recv(&mut datagram).context("a datagram was lost")? > 0 {
         let to_ns = monotonic_ns()?;
         let sent = datagram.first_chunk().context("a datagram without an instant")?;
         let span = Span { from_ns: u64::from_ne_bytes(*sent), to_ns };
-        if first.is_none() && span.length_ns() > HELD_NS {
-            first = Some(span);
+        if span.length_ns() > longest.length_ns() {
+            longest = span;
         }
     }
-    first.context("the bucket was not empty")
+    ensure!(longest.length_ns() > HELD_NS, "the bucket was not empty");
+    Ok(longest)
 }

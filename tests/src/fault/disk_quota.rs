@@ -1,6 +1,7 @@
 //! A limit on the write operations of the server's control group (blkio, v1) on the device under its log:
 //! every fdatasync waits for its turn. A proposal waits for the rest of the call during which it comes, then for its
-//! own, so the truth is that of a proposal: what of these calls lay between its arrival and its ACK.
+//! own, so the truth is that of a proposal: what of these calls lay between its arrival and its ACK. In the leader it is
+//! that of the thread that makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Fault for DiskQuota {
         times: u32,
     ) -> Result<Vec<Episode>> {
         let device = self.0.device(sid)?;
-        let held = Held::of_follower(ensemble, sid)?;
+        let held = Held::of(ensemble, sid)?;
         let per_second = (1_000 / size.as_millis().max(1)).max(1);
         let group = Group::around("blkio", ensemble.pid(sid)?, |_| Ok(()))?;
         let limit = |value| group.write("blkio.throttle.write_iops_device", &format!("{device} {value}"));

@@ -2,21 +2,21 @@
 //!
 //! In: the log of the preloaded library, the kernel's trace of who waits for a CPU and, of a follower, a capture of its
 //! connection. Out: for each span the truth of that proposal which met most of it: what of the calls lay between its
-//! arrival and its ACK. The leader has no proposal of its own to wait for: there it is the longest call, as far as it
-//! lay in the span. A thread that could go on and has no CPU does not wait for its disk, though it is in a call: that
+//! arrival and its ACK. The leader has no proposal of its own to wait for: there it is the calls of the longest one's
+//! kind, as far as they lay in the span, for which its thread is said to stall. A thread that could go on and has no CPU does not wait for its disk, though it is in a call: that
 //! is taken off. Invariant: a thread makes one call at a time, and one thread writes the log, so that calls never
 //! overlap.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::queue::{self, Queue, Wait, waited_ns};
-use super::shim::{Call, Shim};
+use super::shim::{Call, Shim, WRITER};
 use super::{Episode, Span};
 use crate::capture::{Ends, Passage};
 use crate::ensemble::Ensemble;
 
-/// Who writes the log.
-const WRITER: &str = "SyncThread:";
+/// Shorter calls are no stalls: waits of threads are told from this length on.
+const TOLD_NS: u64 = 1_000_000;
 
 /// Looks at a server.
 #[derive(Debug)]
@@ -35,12 +35,6 @@ impl Held {
         Ok(Self { shim: Shim::of(ensemble, sid)?, queue, ends: Ends::start(ensemble, sid)? })
     }
 
-    /// Begins to look at a server that must be a follower.
-    pub(super) fn of_follower(ensemble: &Ensemble, sid: u64) -> Result<Self> {
-        let held = Self::of(ensemble, sid)?;
-        held.ends.is_some().then_some(held).with_context(|| format!("server {sid} follows nobody"))
-    }
-
     /// Ends, and tells the truth of each span, which must be past.
     pub(super) fn episodes(self, sid: u64, spans: &[Span]) -> Result<Vec<Episode>> {
         let passages = self.ends.map(Ends::finish).transpose()?;
@@ -48,7 +42,7 @@ impl Held {
         let (calls, waits) = (self.shim.calls()?, self.queue.waits()?);
         let truth = |span| match &passages {
             Some(passages) => of_proposal(span, passages, &calls, &waits),
-            None => of_longest(span, &calls, &waits),
+            None => of_thread(span, &calls, &waits),
         };
         Ok(spans.iter().map(|span| Episode { sid, span: *span, truth_ns: truth(span) }).collect())
     }
@@ -61,10 +55,11 @@ fn of_proposal(span: &Span, passages: &[Passage], calls: &[Call], waits: &[Wait]
     calls.iter().map(|call| held_ns(&most, call, waits)).sum()
 }
 
-/// For how long the longest call held the server in a span.
-fn of_longest(span: &Span, calls: &[Call], waits: &[Wait]) -> Option<u64> {
-    let longest = calls.iter().max_by_key(|call| span.met_ns(call.whole))?;
-    held_ns(span, longest, waits)
+/// For how long calls of the longest one's kind held the thread that makes them in a span.
+fn of_thread(span: &Span, calls: &[Call], waits: &[Wait]) -> Option<u64> {
+    let kind = calls.iter().max_by_key(|call| span.met_ns(call.whole))?.kind;
+    let told = calls.iter().filter(|call| call.kind == kind && call.whole.length_ns() >= TOLD_NS);
+    told.map(|call| held_ns(span, call, waits)).sum()
 }
 
 /// What of a call lay in a span, without the waits for a CPU; nothing where these are not known.
@@ -77,7 +72,7 @@ fn held_ns(span: &Span, call: &Call, waits: &[Wait]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::shim::Kind;
-    use super::{Call, Passage, Span, Wait, of_longest, of_proposal};
+    use super::{Call, Passage, Span, TOLD_NS, Wait, of_proposal, of_thread};
 
     const MS: u64 = 1_000_000;
 
@@ -122,9 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_is_held_by_the_call_that_met_most() {
+    fn a_leader_is_held_by_the_calls_that_are_like_the_one_that_met_most() {
         let span = Span { from_ns: 240 * MS, to_ns: 560 * MS };
-        assert_eq!(of_longest(&span, &calls(), &[wait(500, 600, true)]), Some(90 * MS));
-        assert_eq!(of_longest(&span, &[], &[]), None);
+        let mut calls = calls().to_vec();
+        let flush = calls[0];
+        let short = Span { from_ns: 401 * MS, to_ns: 401 * MS + TOLD_NS - 1 };
+        calls.push(Call { whole: short, ..flush });
+        assert_eq!(of_thread(&span, &calls, &[wait(500, 600, true)]), Some((149 + 90) * MS));
+        let while_written = Span { from_ns: 228 * MS, to_ns: 260 * MS };
+        assert_eq!(of_thread(&while_written, &calls, &[]), Some(20 * MS));
+        assert_eq!(of_thread(&span, &[], &[]), None);
     }
 }

@@ -50,8 +50,10 @@ const END: &str = "mm_vmscan_memcg_reclaim_end";
 /// The threads on the path of the proposals: those of a follower, which a leader has as well,
 const PATH: [&str; 2] = ["QuorumPeer[", "SyncThread:"];
 /// and a leader's own, from the client's request to the ACK. Names are as the kernel has them, 15 characters.
-const LEADERS_PATH: [&str; 6] = [
+const LEADERS_PATH: [&str; 8] = [
+    "NIOServerCxnFac",
     "NIOWorkerThread",
+    "RequestThrottle",
     "ProcessThread(s",
     "Sender-/",
     "LearnerHandler-",
@@ -146,11 +148,11 @@ fn fill(group: &Group, disk: &Disk, tracing: &Tracing, size: Duration) -> Result
     sleep_until(Instant::now() + size);
     drop(frozen);
     group.write("memory.limit_in_bytes", "-1")?;
-    let to_ns = monotonic_ns()?;
+    // What has waited goes on when pages are written, which is when the neighbours' are.
     for neighbour in &mut neighbours {
         neighbour.wait(PATIENCE)?;
     }
-    Ok(Span { from_ns, to_ns })
+    Ok(Span { from_ns, to_ns: monotonic_ns()? })
 }
 
 /// A process in the group that writes a file and has it flushed. By single pages: a larger write is charged

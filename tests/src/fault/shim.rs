@@ -12,12 +12,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::host::{compiled, run};
+use super::queue::{Queue, threads, waited_ns};
 use super::{Episode, Expected, Fault, Span, repeat};
 use crate::ensemble::{Ensemble, Spec};
 use crate::poll;
 use crate::probe::Vantage;
 
 const SOURCE: &str = include_str!("../../c/fsync_shim.c");
+
+/// Who writes the log.
+pub(super) const WRITER: &str = "SyncThread:";
 
 /// Relative to the directory of each server.
 const FILE: &str = "fsync-shim";
@@ -131,7 +135,8 @@ impl Shim {
     }
 }
 
-/// A sleep of SyncThread where it was about to flush its log.
+/// A sleep of SyncThread where it was about to flush its log. The truth is how long the library slept, less what the
+/// thread waited for a CPU after it was woken, by the kernel's trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Sleep;
 
@@ -157,10 +162,11 @@ impl Fault for Sleep {
         times: u32,
     ) -> Result<Vec<Episode>> {
         let shim = Shim::of(ensemble, sid)?;
-        repeat(times, gap, || {
-            let call = shim.order(size, 0)?;
-            Ok(Episode { sid, span: call.sleep, truth_ns: Some(call.sleep.length_ns()) })
-        })
+        let queue = Queue::of(&format!("sleep-{sid}"), &threads(ensemble.pid(sid)?, &[WRITER])?)?;
+        let spans = repeat(times, gap, || Ok(shim.order(size, 0)?.sleep))?;
+        let waits = queue.waits()?;
+        let truth_ns = |span: Span| Some(span.length_ns() - waited_ns(&waits, span)?);
+        Ok(spans.into_iter().map(|span| Episode { sid, span, truth_ns: truth_ns(span) }).collect())
     }
 }
 
