@@ -21,6 +21,10 @@ impl<F: Fault + Sync> Fault for AllLinks<F> {
         self.0.expected()
     }
 
+    fn is_of_the_work(&self) -> bool {
+        self.0.is_of_the_work()
+    }
+
     fn prepare(&self, spec: Spec) -> Result<Spec> {
         self.0.prepare(spec)
     }
@@ -49,5 +53,23 @@ impl<F: Fault + Sync> Fault for AllLinks<F> {
         let mut episodes = each.concat();
         episodes.sort_by_key(|episode| episode.span.from_ns);
         Ok(episodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FarAway, Loss};
+    use super::{AllLinks, Fault};
+
+    #[test]
+    fn on_all_links_it_is_the_same_fault() {
+        fn check(one: impl Fault + Clone + Sync) {
+            let all = AllLinks(one.clone());
+            assert_eq!((all.name(), all.is_of_the_work()), (one.name(), one.is_of_the_work()));
+            let causes = |fault: &dyn Fault| (fault.expected().cause, fault.expected().vantage);
+            assert_eq!(causes(&all), causes(&one));
+        }
+        check(Loss);
+        check(FarAway::default());
     }
 }
